@@ -1,0 +1,60 @@
+# `make` prints this help.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+CATALOGUE ?= var/demo
+DEMO := $(if $(filter var/demo,$(CATALOGUE)),1)
+export AUSCULT_HOME ?= $(CURDIR)/var
+.DEFAULT_GOAL := help
+.PHONY: help setup scan demo-table register test test-slow check bench accuracy lock dist
+
+help: ## print this help
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+
+setup: $(READY) ## virtual environment, pinned dependencies, Delta's jars
+
+$(READY): requirements.lock pyproject.toml jobs/prepare.py udfs/schemas.py conf/spark-defaults.conf conf/log4j2.properties
+	@$(PYTHON) -c 'import sys; assert (3, 11) <= sys.version_info[:2] <= (3, 12), "Python 3.11 or 3.12 is needed, found " + sys.version.split()[0] + "; say PYTHON=python3.11"'
+	@java -version 2>&1 | grep -q 'version "17' || { echo "Java 17 is needed, found: $$(java -version 2>&1 | head -1)"; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
+	$(BIN)/python -m jobs.prepare
+	$(BIN)/spark-submit jobs/scan.py --help > /dev/null 2>&1 || { echo "Delta's jars could not be fetched:"; $(BIN)/spark-submit jobs/scan.py --help; exit 1; }
+	@touch $(READY)
+
+scan: setup ## scan the demo catalogue, or CATALOGUE=/my/media
+	$(if $(DEMO),$(BIN)/python jobs/demo.py build var/demo)
+	@$(MAKE) -s register
+	$(BIN)/spark-submit jobs/scan.py --catalogue "$(CATALOGUE)" $(if $(DEMO),--settings conf/demo.yaml)
+
+register: setup ## register the shipped model in MLflow
+	$(BIN)/python jobs/register.py
+
+demo-table: setup ## what the scan of the demo catalogue found, missed and invented
+	@$(BIN)/spark-submit jobs/demo.py compare var/demo
+
+test: setup ## the tests
+	$(BIN)/python -m pytest -m "not slow"
+
+test-slow: setup ## the tests that take minutes
+	$(BIN)/python -m pytest -m slow
+
+check: setup ## style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: setup ## the scan beside a bare loop of the same decode and model
+	$(BIN)/python -m tests.bench.scan_beside_loop
+
+accuracy: setup ## balanced accuracy of the shipped weights on recordings that training never saw
+	$(BIN)/python -m tests.bench.accuracy
+
+lock: ## resolve pyproject.toml's pins into requirements.lock
+	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes --no-header \
+	  --no-emit-index-url --no-annotate --upgrade -q -o requirements.lock
+
+dist: setup ## a wheel for the nodes of a cluster
+	$(BIN)/python -m pip wheel -q --no-deps --no-build-isolation -w dist .

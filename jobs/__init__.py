@@ -1,0 +1,1 @@
+"""The driver's side: command lines, the Spark session, MLflow, tables."""

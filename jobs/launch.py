@@ -1,0 +1,83 @@
+"""What every job does first: find its home, start Spark with Delta, turn expected errors into one line."""
+
+import logging
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+PROJECT = Path(__file__).resolve().parent.parent
+DELTA_PACKAGE = "io.delta:delta-spark_4.2_2.13:4.4.0"
+EXIT_USAGE = 2
+
+log = logging.getLogger("auscult")
+
+
+class AuscultError(Exception):
+    """Something the user can mend: printed as one line, without a traceback."""
+
+
+def home() -> Path:
+    """Where tables, the embedded MLflow store and downloads live unless told otherwise.
+
+    `AUSCULT_HOME`, else `var/` in a source checkout, else `~/.auscult`.
+    """
+    if chosen := os.environ.get("AUSCULT_HOME"):
+        return Path(chosen).absolute()
+    if (PROJECT / "pyproject.toml").exists():
+        return PROJECT / "var"
+    return Path.home() / ".auscult"
+
+
+def default_warehouse() -> str:
+    """`AUSCULT_WAREHOUSE`, else `warehouse/` in the home folder."""
+    return os.environ.get("AUSCULT_WAREHOUSE") or str(home() / "warehouse")
+
+
+def run(main: Callable[[list[str]], int]) -> None:
+    """Call a job's `main` with the command line and exit with what it returns."""
+    logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
+    log.setLevel(logging.INFO)
+    try:
+        status = main(sys.argv[1:])
+    except AuscultError as error:
+        print(f"error: {error}", file=sys.stderr)
+        status = EXIT_USAGE
+    except KeyboardInterrupt:
+        print("stopped; run the same command again to go on", file=sys.stderr)
+        status = 130
+    sys.stdout.flush()
+    sys.exit(status)
+
+
+def session(name: str) -> "SparkSession":
+    """The Spark session, with the settings that the jobs' correctness rests on.
+
+    Raises:
+        AuscultError: Delta Lake is not on Spark's class path.
+    """
+    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+    from pyspark.sql import SparkSession
+
+    spark = (
+        SparkSession.builder.appName(name)
+        .config("spark.sql.session.timeZone", "UTC")
+        # Columns of Arrow batches are matched by position; without this a reordered one is silently swapped.
+        .config("spark.sql.execution.arrow.pyspark.validateSchema.enabled", "true")
+        # A scan's tasks are balanced by audio seconds; Spark would merge them by their few bytes.
+        .config("spark.sql.adaptive.coalescePartitions.enabled", "false")
+        .config("spark.sql.execution.pyspark.udf.faulthandler.enabled", "true")
+        .getOrCreate()
+    )
+    if "DeltaSparkSessionExtension" not in str(spark.conf.get("spark.sql.extensions", "")):
+        spark.stop()
+        raise AuscultError(
+            "Delta Lake is not on Spark's class path. Run `make setup` once, or pass to spark-submit: "
+            f"--packages {DELTA_PACKAGE} --conf spark.sql.extensions=io.delta.sql.DeltaSparkSessionExtension "
+            "--conf spark.sql.catalog.spark_catalog=org.apache.spark.sql.delta.catalog.DeltaCatalog"
+        )
+    return spark

@@ -1,0 +1,282 @@
+"""Decides what a scan has to do: which tracks, cut into which spans, in which chunks and tasks.
+
+Pure functions over plain values; nothing here touches Spark or files.
+"""
+
+import heapq
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from jobs.catalogue import Title
+from udfs.media import TrackInfo
+from udfs.schemas import TRACKS
+
+# What may have mended itself without the file changing; such titles are tried again by every scan.
+TRANSIENT = frozenset({"not_found", "unreadable", "crashed", "timeout", "out_of_memory"})
+# Decoding from the start of a title to a span costs about this share of scoring the same audio on a CPU.
+SKIP_COST = 0.03
+_DELTA_FORBIDDEN = str.maketrans(dict.fromkeys(" ,;{}()\n\t=", "_"))
+
+
+@dataclass(frozen=True)
+class KnownTrack:
+    """A row of the table `tracks`, as far as planning needs it."""
+
+    title_id: str
+    track: int | None
+    uri: str
+    content_hash: str | None
+    status: str
+    error_code: str | None
+    size_bytes: int | None
+    modified_us: int | None
+    duration_s: float
+    scored_with: frozenset[str]
+
+
+@dataclass
+class PlannedTrack:
+    """A track to score, or to record as rejected.
+
+    Args:
+        row: what `tracks` will receive, before the outcome of scoring.
+        spans: (start_s, end_s) pieces to score; the last one is open-ended.
+        info: None where the file could not be opened.
+        models: keys of the models that have not scored this content.
+        is_again: the same content was scored in part before, and what came of it is to be replaced.
+    """
+
+    row: dict[str, Any]
+    spans: list[tuple[float, float]] = field(default_factory=list)
+    info: TrackInfo | None = None
+    models: tuple[str, ...] = ()
+    is_again: bool = False
+
+    @property
+    def channel_s(self) -> float:
+        """Seconds of audio times channels."""
+        return self.info.duration_s * max(1, self.info.channels) if self.info is not None else 0.0
+
+
+@dataclass
+class TitlePlan:
+    """All there is to do for one title."""
+
+    title: Title
+    tracks: list[PlannedTrack]
+    gone: list[tuple[str, int | None]]  # rows of `tracks` that the title no longer has
+    done: list[KnownTrack | TrackInfo]  # tracks that need nothing
+    seen_before: bool
+
+
+@dataclass(frozen=True)
+class Span:
+    """One row of `udfs.schemas.SPANS`."""
+
+    task: int
+    title_id: str
+    path: str
+    track: int
+    content_hash: str
+    start_s: float
+    end_s: float
+    can_seek: bool
+    is_timed: bool
+    models: tuple[str, ...]
+
+
+def is_unchanged(title: Title, known: list[KnownTrack], models: Iterable[str]) -> bool:
+    """Whether a title needs not even be opened: same file, all its tracks done with all models."""
+    wanted = set(models)
+    return bool(known) and all(
+        track.uri == title.uri
+        and track.size_bytes == title.size_bytes
+        and title.modified_ns is not None
+        and track.modified_us == title.modified_ns // 1000
+        and track.error_code not in TRANSIENT
+        and (wanted <= track.scored_with or track.track is None)
+        for track in known
+    )
+
+
+def plan_title(
+    title: Title,
+    found: list[TrackInfo] | tuple[str, str],
+    known: list[KnownTrack],
+    models: tuple[str, ...],
+    span_s: int,
+    from_start_span_s: int,
+) -> TitlePlan:
+    """Compare what a title holds with what is known of it.
+
+    Args:
+        title: the catalogue's entry.
+        found: its audio tracks, or (error code, message) where it could not be opened.
+        known: its rows in `tracks`.
+        models: keys (name/version) of the models to apply.
+        span_s: length of spans.
+        from_start_span_s: length of spans of tracks that are decoded from the title's start.
+    """
+    by_track = {track.track: track for track in known}
+    tracks: list[PlannedTrack] = []
+    done: list[KnownTrack | TrackInfo] = []
+    if isinstance(found, tuple):
+        code, message = found
+        row = _row(title, None) | {"status": "rejected", "error_code": code, "error": message}
+        tracks.append(PlannedTrack(row))
+        kept: set[int | None] = {None}
+    else:
+        kept = {info.track for info in found}
+        for info in found:
+            before = by_track.get(info.track)
+            row = _row(title, info)
+            is_same = before is not None and before.content_hash == info.content_hash
+            missing = tuple(key for key in models if not is_same or before is None or key not in before.scored_with)
+            is_again = is_same and before is not None and before.error_code in TRANSIENT
+            if is_again:
+                missing = models
+            if is_same and not missing and before is not None:
+                # Same content: its row stays as it is, the file's new date included.
+                done.append(before)
+                continue
+            row["scored_with"] = list(missing)
+            if info.error_code is not None:
+                row |= {"status": "rejected", "error_code": info.error_code, "error": info.error, "decoded_s": 0.0}
+                tracks.append(PlannedTrack(row))
+                continue
+            length_s = span_s if info.can_seek else from_start_span_s
+            tracks.append(PlannedTrack(row, cut_spans(info.duration_s, length_s), info, missing, is_again))
+    gone = [(title.title_id, track.track) for track in known if track.track not in kept]
+    return TitlePlan(title, tracks, gone, done, bool(known))
+
+
+def _row(title: Title, info: TrackInfo | None) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "title_id": title.title_id,
+        "uri": title.uri,
+        "size_bytes": title.size_bytes,
+        "modified_ns": title.modified_ns,
+        "status": "ok",
+        "error_code": None,
+        "error": None,
+        "scored_with": [],
+        "columns": own_columns(title.columns),
+        "track": None,
+        "decoded_s": 0.0,
+        "language": _text(title.columns.get("language")),
+    }
+    if info is not None:
+        row |= {
+            "content_hash": info.content_hash,
+            "track": info.track,
+            "codec": info.codec,
+            "container": info.container,
+            "language": info.language or row["language"],
+            "sample_rate_hz": info.sample_rate_hz,
+            "channels": info.channels,
+            "channel_layout": info.channel_layout,
+            "duration_s": info.duration_s,
+            "declared_s": info.declared_s,
+        }
+    return row
+
+
+def _text(value: Any) -> str | None:
+    return None if value is None else str(value)
+
+
+def own_columns(columns: dict[str, Any]) -> dict[str, Any]:
+    """The catalogue's own columns under names that the table `tracks` has room for.
+
+    >>> own_columns({"genre": "jazz", "status": "new", "Original title": "X"})
+    {'genre': 'jazz', 'catalogue_status': 'new', 'Original_title': 'X'}
+    """
+    taken = {name.lower() for name in TRACKS.names}
+    renamed: dict[str, Any] = {}
+    for name, value in columns.items():
+        plain = str(name).translate(_DELTA_FORBIDDEN) or "_"
+        if plain.lower() in taken:
+            plain = f"catalogue_{plain}"
+        while plain.lower() in taken:
+            plain += "_"
+        if plain.lower() not in {other.lower() for other in renamed}:
+            renamed[plain] = value
+    return renamed
+
+
+def cut_spans(duration_s: float, span_s: int) -> list[tuple[float, float]]:
+    """Whole-second spans that tile the track; the last is open-ended, since durations may be understated.
+
+    >>> cut_spans(1300.5, 600)
+    [(0.0, 600.0), (600.0, inf)]
+    >>> cut_spans(0.0, 600)
+    [(0.0, inf)]
+    """
+    # A rest shorter than half a span joins the span before it.
+    count = max(1, math.floor(duration_s / span_s + 0.5))
+    edges = [float(number * span_s) for number in range(count)]
+    return list(zip(edges, [*edges[1:], math.inf], strict=True))
+
+
+def chunks(plans: Iterable[TitlePlan], channel_s: float) -> Iterator[list[TitlePlan]]:
+    """Group titles, in order, into chunks of at least `channel_s` seconds of audio times channels."""
+    chunk: list[TitlePlan] = []
+    weight = 0.0
+    for plan in plans:
+        chunk.append(plan)
+        weight += sum(track.channel_s for track in plan.tracks)
+        if weight >= channel_s:
+            yield chunk
+            chunk, weight = [], 0.0
+    if chunk:
+        yield chunk
+
+
+def assign_tasks(plans: list[TitlePlan], tasks: int) -> tuple[list[Span], list[float]]:
+    """Balance the spans of a chunk over tasks, longest first.
+
+    Returns:
+        The spans in the order of their tasks, and each task's weight (seconds of audio times
+        channels, with what decoding from the start costs on top).
+    """
+    weighted: list[tuple[float, PlannedTrack, tuple[float, float]]] = []
+    for plan in plans:
+        for track in plan.tracks:
+            for start_s, end_s in track.spans:
+                assert track.info is not None
+                length_s = max(min(end_s, track.info.duration_s) - start_s, 1.0)
+                skipped_s = 0.0 if track.info.can_seek else start_s
+                weight = (length_s + SKIP_COST * skipped_s) * max(1, track.info.channels)
+                weighted.append((weight, track, (start_s, end_s)))
+    tasks = max(1, min(tasks, len(weighted)))
+    heap = [(0.0, task) for task in range(tasks)]
+    weights = [0.0] * tasks
+    spans: list[Span] = []
+    paths = {plan.title.title_id: plan.title.path for plan in plans}
+    for weight, track, (start_s, end_s) in sorted(weighted, key=lambda entry: -entry[0]):
+        load, task = heapq.heappop(heap)
+        weights[task] = load + weight
+        heapq.heappush(heap, (weights[task], task))
+        info = track.info
+        assert info is not None
+        title_id = track.row["title_id"]
+        path = paths[title_id]
+        assert path is not None
+        spans.append(
+            Span(
+                task,
+                title_id,
+                path,
+                info.track,
+                info.content_hash,
+                start_s,
+                end_s,
+                info.can_seek,
+                info.is_timed,
+                track.models,
+            )
+        )
+    spans.sort(key=lambda span: (span.task, span.title_id, span.track, span.start_s))
+    return spans, weights

@@ -1,0 +1,438 @@
+"""Scans a catalogue of titles for defects.
+
+Reads: the catalogue's media files, model versions from the MLflow registry.
+Writes: the Delta tables tracks, segments, detections and scans of the warehouse.
+One row per: see udfs/schemas.py.
+Launch: spark-submit jobs/scan.py --catalogue FOLDER_OR_TABLE
+Takes: on two CPU cores about a minute and a half per hour of stereo; run it again to go on after an interruption.
+"""
+
+import argparse
+import getpass
+import json
+import os
+import socket
+import sys
+import time
+import uuid
+from collections import Counter, defaultdict
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jobs.launch import AuscultError, default_warehouse, log, run, session
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+    from jobs.catalogue import Title
+    from jobs.plan import KnownTrack, TitlePlan
+    from jobs.progress import Progress
+    from jobs.registry import ResolvedModel
+    from jobs.settings import ScanSettings
+    from jobs.storage import Storage
+
+EXIT_TOO_MANY_REJECTED = 3
+DEFAULT_MODEL_URI = "models:/audio-artifacts@champion"
+
+
+def arguments(argv: list[str]) -> argparse.Namespace:
+    """Parse the command line; needs no Spark, so that --help and mistakes answer at once."""
+    parser = argparse.ArgumentParser(prog="scan.py", description=(__doc__ or "").split("\n\n")[0])
+    parser.add_argument(
+        "--catalogue",
+        required=True,
+        help="folder (searched recursively), or a CSV, JSON, Parquet file or Delta table with a column uri",
+    )
+    parser.add_argument(
+        "--warehouse",
+        default=default_warehouse(),
+        help="where the Delta tables live: path or Hadoop URI (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--model",
+        action="append",
+        metavar="URI",
+        help=f"models:/NAME@ALIAS or models:/NAME/VERSION; repeatable (default: {DEFAULT_MODEL_URI})",
+    )
+    parser.add_argument("--settings", type=Path, metavar="YAML", help="settings that differ from conf/scan.yaml")
+    parser.add_argument("--limit", type=int, metavar="N", help="scan the first N titles only")
+    parser.add_argument("--dry-run", action="store_true", help="print the plan and stop")
+    options = parser.parse_args(argv)
+    if options.limit is not None and options.limit < 1:
+        parser.error(f"--limit: expected at least 1, found {options.limit}")
+    return options
+
+
+@dataclass
+class Tally:
+    """What a scan has seen so far."""
+
+    done: set[str] = field(default_factory=set)
+    skipped: set[str] = field(default_factory=set)
+    rejected: Counter = field(default_factory=Counter)
+    audio_done_h: float = 0.0
+    audio_skipped_h: float = 0.0
+    tracks: int = 0
+    spans: int = 0
+    planned_h: float = 0.0
+    channel_h: float = 0.0
+    tasks: int = 0
+
+    @property
+    def rejected_titles(self) -> int:
+        """Titles of which nothing could be scored."""
+        return self.rejected.total()
+
+
+class Scan:
+    """One run: plans the titles in portions, scores them in chunks, commits each chunk."""
+
+    def __init__(
+        self,
+        spark: "SparkSession",
+        storage: "Storage",
+        settings: "ScanSettings",
+        models: list["ResolvedModel"],
+        scan_id: str,
+    ) -> None:
+        from udfs.predict import ScanOptions
+
+        self.spark = spark
+        self.storage = storage
+        self.settings = settings
+        self.models = [model.shipped for model in models]
+        self.keys = tuple(model.key for model in self.models)
+        self.scan_id = scan_id
+        self.cores = spark.sparkContext.defaultParallelism
+        self.options = ScanOptions(settings.batch_segments, settings.decode_timeout_s, _threads(spark))
+        self.tally = Tally()
+        self.chunk = 0
+        self.started = time.monotonic()
+
+    def known_tracks(self) -> dict[str, list["KnownTrack"]]:
+        """What the table `tracks` holds, by title."""
+        from jobs import tables
+        from jobs.plan import KnownTrack
+
+        known: dict[str, list[KnownTrack]] = defaultdict(list)
+        if not self.storage.exists("tracks/_delta_log"):
+            return known
+        rows = tables.read(self.spark, self.storage, "tracks").selectExpr(
+            "title_id", "track", "uri", "content_hash", "status", "error_code", "size_bytes",
+            "unix_micros(modified_at) AS modified_us", "coalesce(duration_s, 0D) AS duration_s", "scored_with",
+        )  # fmt: skip
+        for row in rows.collect():
+            entry = KnownTrack(**{**row.asDict(), "scored_with": frozenset(row.scored_with or ())})
+            known[entry.title_id].append(entry)
+        return known
+
+    def plan(self, titles: list["Title"], known: dict[str, list["KnownTrack"]]) -> list["TitlePlan"]:
+        """Plan a portion of the catalogue: open what is new or changed, leave the rest."""
+        from jobs.plan import is_unchanged, plan_title
+
+        changed = []
+        for title in titles:
+            rows = known.get(title.title_id, [])
+            if not is_unchanged(title, rows, self.keys):
+                changed.append(title)
+                continue
+            self.tally.audio_skipped_h += sum(row.duration_s for row in rows) / 3600
+            if all(row.status == "rejected" for row in rows):
+                self.tally.rejected[rows[0].error_code] += 1
+            else:
+                self.tally.skipped.add(title.title_id)
+        plans = []
+        found = self.probe(changed)
+        for title in changed:
+            plan = plan_title(
+                title,
+                found[title.title_id],
+                known.get(title.title_id, []),
+                self.keys,
+                self.settings.span_s,
+                self.settings.from_start_span_s,
+            )
+            self.tally.audio_skipped_h += sum(track.duration_s for track in plan.done) / 3600
+            if plan.tracks or plan.gone:
+                plans.append(plan)
+            else:
+                self.tally.skipped.add(title.title_id)
+        return plans
+
+    def probe(self, titles: list["Title"]) -> dict[str, Any]:
+        """Open titles on the executors: their audio tracks, or (error code, message)."""
+        from udfs.media import TrackInfo
+        from udfs.predict import probe_udf
+        from udfs.schemas import PROBED
+
+        found: dict[str, Any] = {
+            title.title_id: (
+                "unsupported_scheme",
+                f"expected a local path or file: URI, found {title.uri.split('://')[0]}://; mount the storage on every node",
+            )
+            for title in titles
+            if title.path is None
+        }
+        local = [title for title in titles if title.path is not None]
+        if not local:
+            return found
+        self._describe(f"open {len(local)} titles")
+        local.sort(key=lambda title: -(title.size_bytes or 0))
+        tasks = min(len(local), self.cores * self.settings.tasks_per_core)
+        rows = [(title.title_id, title.path, number % tasks) for number, title in enumerate(local)]
+        frame = self.spark.createDataFrame(rows, "title_id string, path string, task int")
+        probed = frame.repartitionById(tasks, "task").drop("task").mapInArrow(probe_udf(self.options), PROBED)
+        for row in probed.collect():
+            answer = json.loads(row.found)
+            if "tracks" in answer:
+                found[row.title_id] = [TrackInfo(**track) for track in answer["tracks"]]
+            else:
+                found[row.title_id] = (answer["code"], answer["message"])
+        return found
+
+    def count(self, plans: list["TitlePlan"]) -> None:
+        """Add plans to the tally without scoring them (a dry run)."""
+        from jobs.plan import assign_tasks, chunks
+
+        for chunk in chunks(plans, self._chunk_channel_s()):
+            spans, weights = assign_tasks(chunk, self.cores * self.settings.tasks_per_core)
+            self.tally.spans += len(spans)
+            self.tally.tasks += len(weights) if spans else 0
+            self.chunk += 1
+        for plan in plans:
+            self.tally.tracks += sum(1 for track in plan.tracks if track.spans)
+            self.tally.planned_h += sum(track.info.duration_s for track in plan.tracks if track.info) / 3600
+            self.tally.channel_h += sum(track.channel_s for track in plan.tracks) / 3600
+            if plan.tracks and all(track.row["status"] == "rejected" for track in plan.tracks) and not plan.done:
+                self.tally.rejected[plan.tracks[0].row["error_code"]] += 1
+
+    def score(self, plans: list["TitlePlan"], progress: "Progress") -> None:
+        """Score and commit plans, chunk by chunk."""
+        from jobs.plan import chunks
+
+        for chunk in chunks(plans, self._chunk_channel_s()):
+            self._score_chunk(chunk, progress)
+
+    def _chunk_channel_s(self) -> float:
+        return self.settings.chunk_channel_h_per_core * 3600 * self.cores
+
+    def _score_chunk(self, plans: list["TitlePlan"], progress: "Progress") -> None:
+        from jobs import tables
+        from jobs.plan import assign_tasks
+        from udfs.predict import scan_udf
+        from udfs.schemas import SCORED, SPANS
+
+        self.chunk += 1
+        spans, weights = assign_tasks(plans, self.cores * self.settings.tasks_per_core)
+        folder = tables.staged(self.scan_id, self.chunk)
+        self.storage.write_text(f"{folder}/manifest.json", json.dumps(self._manifest(plans, has_spans=bool(spans))))
+        if spans:
+            hours = sum(track.channel_s for plan in plans for track in plan.tracks) / 3600
+            self._describe(
+                f"chunk {self.chunk}: score {len(plans)} titles, {hours:.2f} channel hours, {len(weights)} tasks"
+            )
+            rows = [tuple(asdict(span)[name] for name in SPANS.names) for span in spans]
+            frame = self.spark.createDataFrame(rows, SPANS)
+            scored = frame.repartitionById(len(weights), "task").mapInArrow(scan_udf(self.models, self.options), SCORED)
+            with progress.chunk(hours, len(weights)):
+                scored.write.parquet(self.storage.locate(f"{folder}/rows"))
+        self._describe(f"chunk {self.chunk}: commit {len(plans)} titles")
+        for row in tables.commit_chunk(self.spark, self.storage, folder):
+            self.tally.audio_done_h += row["decoded_s"] / 3600
+            if row["status"] != "rejected":
+                self.tally.done.add(row["title_id"])
+        for plan in plans:
+            if plan.title.title_id not in self.tally.done:
+                if plan.done or not plan.tracks:
+                    self.tally.skipped.add(plan.title.title_id)
+                else:
+                    self.tally.rejected[plan.tracks[0].row["error_code"] or "undecodable"] += 1
+        progress.committed(len(self.tally.done | self.tally.skipped) + self.tally.rejected_titles)
+
+    def _manifest(self, plans: list["TitlePlan"], *, has_spans: bool) -> dict[str, Any]:
+        """All that the commit needs, so that another driver can do it if this one dies."""
+        return {
+            "scan_id": self.scan_id,
+            "chunk": self.chunk,
+            "has_spans": has_spans,
+            "tracks": [track.row for plan in plans for track in plan.tracks],
+            "gone": [entry for plan in plans for entry in plan.gone],
+            "again": [
+                [track.row["title_id"], track.row["track"]] for plan in plans for track in plan.tracks if track.is_again
+            ],
+            "seen_before": [plan.title.title_id for plan in plans if plan.seen_before],
+            "operating_points": [
+                {
+                    "model": model.name,
+                    "model_version": model.version,
+                    "defect": label,
+                    "point": asdict(self.settings.operating_point(label)),
+                }
+                for model in self.models
+                for label in model.contract.labels
+                if label not in model.contract.clean_labels
+            ],
+        }
+
+    def _describe(self, text: str) -> None:
+        self.spark.sparkContext.setJobDescription(f"scan {self.scan_id}: {text}")
+
+
+def _threads(spark: "SparkSession") -> int:
+    return max(1, int(spark.conf.get("spark.task.cpus", "1") or 1))
+
+
+def main(argv: list[str]) -> int:
+    """Check everything, plan, score, report."""
+    options = arguments(argv)
+    from jobs.settings import read_settings
+
+    settings = read_settings(options.settings)
+    from jobs import registry
+
+    models = registry.resolve(options.model or [DEFAULT_MODEL_URI])
+    spark = session("auscult scan")
+    from jobs import tables
+    from jobs.catalogue import read_catalogue
+    from jobs.lease import Lease
+    from jobs.storage import Storage
+
+    catalogue = read_catalogue(spark, options.catalogue, settings.ignored_suffixes)
+    titles = catalogue.titles[: options.limit]
+    if catalogue.ignored:
+        left_out = ", ".join(f"{count} {suffix}" for suffix, count in catalogue.ignored.most_common(8))
+        log.info("left out, by suffix (setting ignored_suffixes): %s", left_out)
+    if not titles:
+        raise AuscultError(f"catalogue {options.catalogue}: there are no titles in it")
+    warehouse = options.warehouse if "://" in options.warehouse else os.path.abspath(options.warehouse)
+    try:
+        storage = Storage(spark, warehouse)
+    except Exception as error:
+        raise AuscultError(f"warehouse {warehouse}: {tables.first_line(error)}") from error
+    scan_id = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:6]}"
+    scan = Scan(spark, storage, settings, models, scan_id)
+    if options.dry_run:
+        return _dry_run(scan, titles)
+    registry.check(models)
+    tables.prepare(spark, storage)
+    registry.ship(spark, models)
+    with Lease(storage, scan_id) as lease:
+        row = {
+            "scan_id": scan_id,
+            "state": "running",
+            "started_by": f"{getpass.getuser()}@{socket.gethostname()}",
+            "started_at": datetime.now(UTC),
+            "catalogue": options.catalogue,
+            "settings": json.dumps(settings.to_dict(), sort_keys=True),
+            "models": [
+                (model.shipped.name, model.shipped.version, model.shipped.digest, _device(spark)) for model in models
+            ],
+        }
+        if (lease.was_abandoned or storage.folders(tables.STAGING)) and (recovered := tables.recover(spark, storage)):
+            log.info("brought in %d chunks that an interrupted scan had scored", recovered)
+        tables.begin_scan(spark, storage, row)
+        try:
+            _scan_all(scan, titles)
+        except BaseException:
+            tables.end_scan(spark, storage, {**row, **_figures(scan), "state": "failed"})
+            raise
+        tables.end_scan(spark, storage, {**row, **_figures(scan), "state": "finished"})
+        storage.delete(f"{tables.STAGING}/{scan_id}")
+    return _report(scan, settings, len(titles))
+
+
+def _scan_all(scan: Scan, titles: list["Title"]) -> None:
+    from jobs.progress import Progress
+
+    known = scan.known_tracks()
+    progress = Progress(scan.spark, len(titles))
+    for begin in range(0, len(titles), scan.settings.probe_titles):
+        scan.score(scan.plan(titles[begin : begin + scan.settings.probe_titles], known), progress)
+    progress.end()
+
+
+def _device(spark: "SparkSession") -> str:
+    return "gpu" if spark.conf.get("spark.task.resource.gpu.amount", None) else "cpu"
+
+
+def _figures(scan: Scan) -> dict[str, Any]:
+    tally = scan.tally
+    wall_s = time.monotonic() - scan.started
+    return {
+        "finished_at": datetime.now(UTC),
+        "titles_done": len(tally.done),
+        "titles_skipped": len(tally.skipped - tally.done),
+        "titles_rejected": tally.rejected_titles,
+        "audio_done_h": tally.audio_done_h,
+        "audio_skipped_h": tally.audio_skipped_h,
+        "wall_s": wall_s,
+        "audio_h_per_h": tally.audio_done_h / wall_s * 3600,
+    }
+
+
+def _dry_run(scan: Scan, titles: list["Title"]) -> int:
+    known = scan.known_tracks()
+    for begin in range(0, len(titles), scan.settings.probe_titles):
+        scan.count(scan.plan(titles[begin : begin + scan.settings.probe_titles], known))
+    tally = scan.tally
+    print(f"titles       {len(titles)}")
+    print(f"done before  {len(tally.skipped)} titles, {tally.audio_skipped_h:.2f} audio hours")
+    print(f"rejected     {tally.rejected_titles} titles" + _by_code(tally.rejected))
+    print(f"to score     {tally.tracks} tracks, {tally.planned_h:.2f} audio hours, {tally.channel_h:.2f} channel hours")
+    print(f"cut into     {tally.spans} spans, {tally.tasks} tasks, {scan.chunk} chunks, on {scan.cores} cores")
+    print(f"models       {', '.join(scan.keys)}")
+    return 0
+
+
+def _by_code(rejected: Counter) -> str:
+    return " (" + ", ".join(f"{count} {code}" for code, count in rejected.most_common()) + ")" if rejected else ""
+
+
+def _report(scan: Scan, settings: "ScanSettings", titles: int) -> int:
+    from jobs import tables
+
+    tally, figures = scan.tally, _figures(scan)
+    print(
+        f"scan {scan.scan_id} finished in {figures['wall_s']:.0f} s: {figures['titles_done']} titles scored "
+        f"({tally.audio_done_h:.2f} audio hours, {figures['audio_h_per_h']:.1f} per hour), "
+        f"{figures['titles_skipped']} done before, {tally.rejected_titles} rejected{_by_code(tally.rejected)}"
+    )
+    found = tables.read(scan.spark, scan.storage, "detections").where(f"scan_id = '{scan.scan_id}'")
+    rows = found.orderBy("title_id", "track", "start_s", "defect").limit(51).collect()
+    if rows:
+        print("\ndetections of this scan:")
+        print(f"  {'title':40} {'track':>5} {'defect':11} {'from':>9} {'to':>9} {'seconds':>8} {'peak':>5}  channels")
+        for row in rows[:50]:
+            title = row.title_id if len(row.title_id) <= 40 else "..." + row.title_id[-37:]
+            print(
+                f"  {_printable(title):40} {row.track:5d} {row.defect:11} {_clock(row.start_s):>9} {_clock(row.end_s):>9} "
+                f"{row.detected_s:8.1f} {row.peak_score:5.2f}  {','.join(row.channels)}"
+            )
+        if len(rows) > 50:
+            print("  ... and more: SELECT * FROM detections")
+    else:
+        print("no new detections")
+    print(f"\ntables: {scan.storage.root}/{{{','.join(tables.TABLES)}}}")
+    share = tally.rejected_titles / titles
+    if share > settings.max_rejected_share:
+        print(
+            f"error: {share:.0%} of the titles were rejected, more than max_rejected_share {settings.max_rejected_share:.0%}",
+            file=sys.stderr,
+        )
+        return EXIT_TOO_MANY_REJECTED
+    return 0
+
+
+def _printable(text: str) -> str:
+    return "".join(character if character.isprintable() else "?" for character in text)
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(seconds, 60)
+    return f"{int(minutes // 60):d}:{int(minutes % 60):02d}:{rest:04.1f}"
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,29 @@
+"""The MLflow model of a trained CNN6 ("models from code": this file is stored with the weights)."""
+
+from typing import Any
+
+import mlflow
+import numpy as np
+import torch
+from mlflow.pyfunc import PythonModel, PythonModelContext
+
+from models import checkpoint
+from models.serving import Classifier
+
+
+class ServedCnn6(PythonModel):
+    """Waveforms float32 (batch, samples) in, probabilities float32 (batch, labels) out."""
+
+    def load_context(self, context: PythonModelContext) -> None:
+        """Read the weights and prepare them for the device in the model's configuration."""
+        device = torch.device((context.model_config or {}).get("device", "cpu"))
+        self.classifier = Classifier(checkpoint.load(context.artifacts["weights"]), device)
+
+    def predict(
+        self, context: PythonModelContext, model_input: np.ndarray, params: dict[str, Any] | None = None
+    ) -> np.ndarray:
+        """Score a batch."""
+        return self.classifier(torch.from_numpy(np.ascontiguousarray(model_input))).numpy()
+
+
+mlflow.models.set_model(ServedCnn6())

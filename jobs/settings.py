@@ -1,0 +1,178 @@
+"""Settings of a scan. conf/scan.yaml holds the same values with the reason for each."""
+
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from jobs.launch import AuscultError
+
+
+@dataclass(frozen=True)
+class OperatingPoint:
+    """When a defect counts as detected: at least X seconds of hits within a rolling window of Y seconds.
+
+    Args:
+        threshold: score from which a segment is a hit, 0..1.
+        min_detected_s: X.
+        window_s: Y.
+        ignored_channels: channels whose hits do not count, by name.
+    """
+
+    threshold: float = 0.9
+    min_detected_s: float = 20.0
+    window_s: float = 80.0
+    ignored_channels: tuple[str, ...] = ()
+
+
+# Files that accompany media in catalogues and are not titles themselves.
+SIDECARS = (
+    ".txt",
+    ".nfo",
+    ".log",
+    ".md",
+    ".pdf",
+    ".jpg",
+    ".jpeg",
+    ".png",
+    ".gif",
+    ".webp",
+    ".bmp",
+    ".tif",
+    ".svg",
+    ".srt",
+    ".sub",
+    ".idx",
+    ".ass",
+    ".ssa",
+    ".vtt",
+    ".smi",
+    ".ttml",
+    ".dfxp",
+    ".scc",
+    ".stl",
+    ".xml",
+    ".json",
+    ".yaml",
+    ".yml",
+    ".csv",
+    ".tsv",
+    ".cue",
+    ".m3u",
+    ".m3u8",
+    ".pls",
+    ".sfv",
+    ".md5",
+    ".sha1",
+    ".sha256",
+    ".db",
+    ".ini",
+    ".url",
+    ".torrent",
+    ".html",
+    ".py",
+    ".zip",
+    ".ds_store",
+)
+DEFAULT_POINTS = {
+    "default": OperatingPoint(),
+    "hum": OperatingPoint(ignored_channels=("LFE",)),
+    "click": OperatingPoint(min_detected_s=10.0),
+}
+
+
+@dataclass(frozen=True)
+class ScanSettings:
+    """See conf/scan.yaml."""
+
+    span_s: int = 600
+    from_start_span_s: int = 1800
+    chunk_channel_h_per_core: float = 5.0
+    probe_titles: int = 1000
+    tasks_per_core: int = 3
+    batch_segments: int = 64
+    decode_timeout_s: float = 120.0
+    max_rejected_share: float = 0.5
+    ignored_suffixes: tuple[str, ...] = SIDECARS
+    operating_points: dict[str, OperatingPoint] = field(default_factory=lambda: dict(DEFAULT_POINTS))
+
+    def operating_point(self, defect: str) -> OperatingPoint:
+        """The operating point of a defect, or the default one."""
+        return self.operating_points.get(defect, self.operating_points["default"])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, as they are kept in the table `scans`."""
+        return dataclasses.asdict(self)
+
+
+def read_settings(path: Path | None) -> ScanSettings:
+    """Read a YAML file over the defaults.
+
+    Raises:
+        AuscultError: the file cannot be read, has an unknown key or a value that makes no sense.
+    """
+    if path is None:
+        return ScanSettings()
+    try:
+        values = yaml.safe_load(path.read_text()) or {}
+    except OSError as error:
+        raise AuscultError(f"settings {path}: cannot be read: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise AuscultError(f"settings {path}: not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(values, dict):
+        raise AuscultError(f"settings {path}: expected keys and values, found {type(values).__name__}")
+    try:
+        return _settings(values)
+    except ValueError as error:
+        raise AuscultError(f"settings {path}: {error}") from error
+
+
+def _settings(values: dict[str, Any]) -> ScanSettings:
+    values = dict(values)
+    points = values.pop("operating_points", {})
+    if not isinstance(points, dict):
+        raise ValueError("operating_points must map defects to threshold, min_detected_s and window_s")
+    parsed = dict(DEFAULT_POINTS)
+    for defect, point in points.items():
+        if not isinstance(point, dict):
+            raise ValueError(f"operating_points.{defect}: expected threshold, min_detected_s and window_s")
+        parsed[str(defect)] = _checked(OperatingPoint, point, f"operating_points.{defect}.")
+    settings: ScanSettings = _checked(ScanSettings, values, "")
+    settings = dataclasses.replace(settings, operating_points=parsed)
+    for name, point in parsed.items():
+        if not 0.0 <= point.threshold <= 1.0:
+            raise ValueError(f"operating_points.{name}.threshold: expected 0 to 1, found {point.threshold}")
+        if not 0.0 < point.min_detected_s <= point.window_s:
+            raise ValueError(
+                f"operating_points.{name}: expected 0 < min_detected_s <= window_s, "
+                f"found {point.min_detected_s:g} and {point.window_s:g}; more cannot fit into the window"
+            )
+    for name in ("span_s", "from_start_span_s", "probe_titles", "tasks_per_core", "batch_segments"):
+        if getattr(settings, name) < 1:
+            raise ValueError(f"{name}: expected at least 1, found {getattr(settings, name)}")
+    for name in ("chunk_channel_h_per_core", "decode_timeout_s"):
+        if getattr(settings, name) <= 0:
+            raise ValueError(f"{name}: expected more than 0, found {getattr(settings, name)}")
+    return settings
+
+
+def _checked(kind: type, values: dict[str, Any], prefix: str) -> Any:
+    """Build a settings object; every value must have the type of its default."""
+    defaults = {entry.name: getattr(kind(), entry.name) for entry in dataclasses.fields(kind)}
+    known = sorted(set(defaults) | ({"operating_points"} if kind is ScanSettings else set()))
+    taken: dict[str, Any] = {}
+    for key, value in values.items():
+        if key not in known:
+            raise ValueError(f"unknown key {prefix}{key}; known are {', '.join(known)}")
+        default = defaults[key]
+        if isinstance(default, tuple) and isinstance(value, list) and all(isinstance(item, str) for item in value):
+            taken[key] = tuple(value)
+        elif isinstance(default, float) and isinstance(value, int | float) and not isinstance(value, bool):
+            taken[key] = float(value)
+        elif isinstance(default, int) and isinstance(value, int) and not isinstance(value, bool):
+            taken[key] = value
+        else:
+            raise ValueError(f"{prefix}{key}: expected {type(default).__name__}, found {value!r}")
+    return kind(**taken)

@@ -1,0 +1,58 @@
+"""Turns segment scores into detections, with the SQL in jobs/sql/detections.sql."""
+
+from collections import defaultdict
+from functools import reduce
+from importlib.resources import files
+from typing import Any
+
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql.types import ArrayType, DoubleType, StringType, StructField, StructType
+
+from jobs.settings import OperatingPoint
+
+POINTS = StructType(
+    [
+        StructField("model", StringType()),
+        StructField("model_version", StringType()),
+        StructField("defect", StringType()),
+        StructField("threshold", DoubleType()),
+        StructField("min_detected_s", DoubleType()),
+        StructField("window_s", DoubleType()),
+        StructField("ignored_channels", ArrayType(StringType())),
+    ]
+)
+
+
+def detect(spark: SparkSession, segments: DataFrame, points: dict[tuple[str, str, str], OperatingPoint]) -> DataFrame:
+    """Detections of all defects in `segments`.
+
+    Args:
+        spark: the session.
+        segments: rows of `udfs.schemas.SEGMENTS`.
+        points: operating point by (model, model_version, defect).
+
+    Returns:
+        Rows of `udfs.schemas.DETECTIONS` without `scan_id`.
+    """
+    query = files("jobs.sql").joinpath("detections.sql").read_text()
+    # A RANGE frame takes a constant, so there is one query per window length.
+    by_window: dict[int, list[tuple[Any, ...]]] = defaultdict(list)
+    for (model, version, defect), point in points.items():
+        by_window[round(point.window_s * 1000)].append(
+            (
+                model,
+                version,
+                defect,
+                point.threshold,
+                point.min_detected_s,
+                point.window_s,
+                list(point.ignored_channels),
+            )
+        )
+    parts = []
+    for window_ms, rows in sorted(by_window.items()):
+        frame = spark.createDataFrame(rows, POINTS)
+        parts.append(
+            spark.sql(query, segments=segments, points=frame, window_ms=window_ms, last_ms_of_window=window_ms - 1)
+        )
+    return reduce(DataFrame.unionByName, parts)

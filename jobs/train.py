@@ -1,0 +1,172 @@
+"""Trains CNN6 on defects simulated over a folder of clean audio.
+
+Reads: clean recordings (any format the scan reads), decoded once into a cache.
+Writes: a run in MLflow with its settings, curves and best weights; a checkpoint, from which a rerun goes on.
+Launch: spark-submit jobs/train.py --clean FOLDER [--settings conf/train.yaml] [--steps N]
+Takes: with conf/train.yaml about an hour on two CPU cores with bfloat16; register the result with jobs/register.py --run-id.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from jobs import registry
+from jobs.launch import PROJECT, AuscultError, home, log, run, session
+from jobs.register import WEIGHTS_ARTIFACT
+from models import checkpoint
+from models.training import Phase, SegmentSource, TrainingSettings, settings_from, train
+
+
+def decode_to_cache(clean: str, cache: Path, settings: TrainingSettings) -> list[Path]:
+    """Decode the first track of every recording into .npy files of int16 (channels, time), on Spark.
+
+    Files that are there already are kept; recordings that cannot be decoded are left out and counted.
+    """
+    from jobs.catalogue import read_catalogue
+    from jobs.settings import ScanSettings
+
+    spark = session("auscult train")
+    titles = read_catalogue(spark, clean, ScanSettings().ignored_suffixes).titles
+    wanted = {}
+    for title in titles:
+        name = hashlib.sha256(
+            f"{title.uri}/{title.size_bytes}/{title.modified_ns}/{asdict(settings)['sample_rate_hz']}".encode()
+        )
+        name.update(str(settings.seconds_per_file).encode())
+        wanted[cache / f"{name.hexdigest()[:32]}.npy"] = title.path
+    missing = [(path, str(target)) for target, path in wanted.items() if path is not None and not target.exists()]
+    if missing:
+        cache.mkdir(parents=True, exist_ok=True)
+        tasks = min(len(missing), spark.sparkContext.defaultParallelism * 3)
+        frame = spark.createDataFrame(missing, "path string, target string").repartition(tasks)
+        rate_hz, seconds = settings.sample_rate_hz, settings.seconds_per_file
+
+        def decode_all(batches: Iterator[Any]) -> Iterator[Any]:
+            import pandas as pd
+
+            from udfs.decoder import Decoder
+            from udfs.recordings import write_recording
+
+            decoder = Decoder()
+            for batch in batches:
+                outcomes = [
+                    write_recording(decoder, path, Path(target), rate_hz, seconds)
+                    for path, target in zip(batch["path"], batch["target"], strict=True)
+                ]
+                yield pd.DataFrame({"error": outcomes})
+            decoder.close()
+
+        errors = frame.mapInPandas(decode_all, "error string").where("error IS NOT NULL").collect()
+        if errors:
+            log.info("%d of %d recordings left out, the first: %s", len(errors), len(titles), errors[0].error)
+    spark.stop()
+    return sorted(target for target in wanted if target.exists())
+
+
+def split(recordings: list[Path], validation_share: float) -> tuple[list[Path], list[Path]]:
+    """Training and validation recordings, by a hash of their names: whole recordings, never parts of one."""
+    ranked = sorted(recordings, key=lambda path: hashlib.sha256(path.name.encode()).hexdigest())
+    count = max(1, round(len(ranked) * validation_share))
+    return ranked[count:], ranked[:count]
+
+
+def main(argv: list[str]) -> int:
+    """Decode, train, log the run."""
+    parser = argparse.ArgumentParser(prog="train.py", description=(__doc__ or "").split("\n\n")[0])
+    parser.add_argument("--clean", required=True, help="folder or table of clean recordings")
+    parser.add_argument("--settings", type=Path, default=PROJECT / "conf" / "train.yaml", help="default: %(default)s")
+    parser.add_argument(
+        "--steps", type=int, help="train for so many steps of one second instead of the settings' phases"
+    )
+    parser.add_argument(
+        "--start-from", type=Path, metavar="WEIGHTS", help="begin with these weights instead of random ones"
+    )
+    parser.add_argument(
+        "--cache", type=Path, default=home() / "cache", help="folder for decoded audio; shared, on a cluster"
+    )
+    parser.add_argument(
+        "--work", type=Path, help="folder for the checkpoint (default: one per settings, in the home folder)"
+    )
+    options = parser.parse_args(argv)
+    try:
+        settings = settings_from(yaml.safe_load(options.settings.read_text()))
+    except (OSError, ValueError, TypeError, yaml.YAMLError) as error:
+        raise AuscultError(f"settings {options.settings}: {error}") from error
+    if options.steps is not None:
+        settings = replace(
+            settings, phases=(Phase(1.0, options.steps),), validate_every_steps=max(1, options.steps // 4)
+        )
+    if options.start_from is not None and not options.start_from.exists():
+        raise AuscultError(f"weights {options.start_from}: there is no such file")
+    recordings = decode_to_cache(options.clean, options.cache, settings)
+    if len(recordings) < 2:
+        raise AuscultError(
+            f"clean audio {options.clean}: expected at least 2 recordings of a second or more, found {len(recordings)}"
+        )
+    training, validation = split(recordings, settings.validation_share)
+    identity = json.dumps([asdict(settings), [path.name for path in training], str(options.start_from)], sort_keys=True)
+    work = options.work or home() / "training" / hashlib.sha256(identity.encode()).hexdigest()[:16]
+    run_id = _train_and_log(training, validation, settings, work, options.start_from)
+    print(f"run {run_id} at {registry.tracking_uri()}; register it: spark-submit jobs/register.py --run-id {run_id}")
+    return 0
+
+
+def _train_and_log(
+    training: list[Path], validation: list[Path], settings: TrainingSettings, work: Path, start_from: Path | None
+) -> str:
+    experiment = registry.prepare_store()
+    import mlflow
+    import torch
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    torch.set_num_threads(os.cpu_count() or 1)
+    noted = work / "run_id"
+    run_id = noted.read_text() if noted.exists() else None  # a rerun after a kill goes on in the same run
+    with mlflow.start_run(run_id=run_id, experiment_id=None if run_id else experiment, run_name="train cnn6") as active:
+        work.mkdir(parents=True, exist_ok=True)
+        noted.write_text(active.info.run_id)
+        if run_id is None:
+            mlflow.log_params({key: str(value) for key, value in asdict(settings).items()})
+            mlflow.log_params(
+                {"recordings": len(training), "validation_recordings": len(validation), "device": str(device)}
+            )
+
+        def report(step: int, metrics: dict[str, float]) -> None:
+            mlflow.log_metrics(metrics, step=step)
+            log.info(
+                "step %d/%d: loss %.3f, validation balanced accuracy %.3f, %.0f segments/s",
+                step, settings.steps, metrics["loss"], metrics["validation_balanced_accuracy"], metrics["segments_per_s"],
+            )  # fmt: skip
+
+        network, result = train(
+            SegmentSource(training, settings.sample_rate_hz, settings.clean_share),
+            SegmentSource(validation, settings.sample_rate_hz, settings.clean_share),
+            settings,
+            work,
+            report,
+            device,
+            start_from=start_from,
+        )
+        weights = work / WEIGHTS_ARTIFACT
+        checkpoint.save(network, weights)
+        mlflow.log_artifact(str(weights))
+        mlflow.log_dict(
+            {"labels": list(network.config.labels), "rows_true_columns_predicted": result["confusion"].tolist()},
+            "confusion.json",
+        )
+        mlflow.log_metrics(
+            {"best_balanced_accuracy": result["balanced_accuracy"], "segments_seen": result["segments_seen"]}
+        )
+        log.info("best validation balanced accuracy %.4f", result["balanced_accuracy"])
+        return str(active.info.run_id)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,35 @@
+"""Test signals and files."""
+
+from pathlib import Path
+
+import numpy as np
+from scipy import signal
+
+from udfs.encode import AudioTrack, write_media
+
+
+def music_like(seconds, rate_hz, rng, channels=2):
+    """Chords of random pitch, with noise bursts: every stretch of it differs from every other."""
+    time_s = np.arange(round(seconds * rate_hz)) / rate_hz
+    out = np.zeros((channels, len(time_s)))
+    for channel in range(channels):
+        for start in np.arange(0, seconds, 0.4):
+            begin = round(start * rate_hz)
+            note_s = time_s[begin : begin + rate_hz] - start
+            frequency_hz = rng.uniform(80, 2000)
+            out[channel, begin : begin + rate_hz] += (
+                rng.uniform(0.05, 0.3) * np.exp(-5 * note_s) * np.sin(2 * np.pi * frequency_hz * note_s)
+            )
+        burst = rng.standard_normal(len(time_s)) * (np.sin(2 * np.pi * 0.7 * time_s + channel) > 0.9)
+        out[channel] += 0.05 * burst
+    return np.clip(out, -0.95, 0.95).astype(np.float32)
+
+
+def write(path: Path, waveform, rate_hz=48_000, layout=None, **options):
+    """Write a waveform (channels, time) given at 48 kHz; resampled where the file's rate differs."""
+    if rate_hz != 48_000:
+        factor = np.gcd(rate_hz, 48_000)
+        waveform = np.clip(signal.resample_poly(waveform, rate_hz // factor, 48_000 // factor, axis=1), -1, 1)
+    layout = layout or {1: "mono", 2: "stereo", 6: "5.1"}[waveform.shape[0]]
+    write_media(path, [AudioTrack(waveform.astype(np.float32), rate_hz, layout)], **options)
+    return path

@@ -1,0 +1,96 @@
+import json
+import os
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from jobs.catalogue import read_catalogue
+from jobs.launch import AuscultError
+from jobs.settings import SIDECARS
+
+ROWS = [
+    {"title_id": "1", "uri": "a.wav", "genre": "news", "year": 1999},
+    {"title_id": "2", "uri": "/abs/b #1?.wav", "genre": None, "year": None},
+    {"title_id": "3", "uri": "file:///abs/c%20d.wav", "genre": "x", "year": 2001},
+]
+
+
+def read(location, spark=None):
+    return read_catalogue(spark, str(location), SIDECARS)
+
+
+@pytest.mark.parametrize("suffix", ["csv", "tsv", "json", "jsonl", "parquet", "delta"])
+def test_tables_in_every_form_say_the_same(tmp_path, suffix, request):
+    path = tmp_path / f"list.{suffix}"
+    base, spark = tmp_path, None
+    if suffix in ("csv", "tsv"):
+        mark = {"csv": ",", "tsv": "\t"}[suffix]
+        lines = [mark.join("" if value is None else str(value) for value in row.values()) for row in ROWS]
+        path.write_text("\n".join([mark.join(ROWS[0]), *lines]))
+    elif suffix == "json":
+        path.write_text(json.dumps(ROWS))
+    elif suffix == "jsonl":
+        path.write_text("\n".join(json.dumps(row) for row in ROWS))
+    elif suffix == "parquet":
+        pq.write_table(pa.Table.from_pylist(ROWS), path)
+    else:
+        spark = request.getfixturevalue("spark")
+        spark.createDataFrame(ROWS).coalesce(1).write.format("delta").save(str(path))
+        base = path
+    titles = {title.title_id: title for title in read(path, spark).titles}
+    assert titles["1"].path == f"{base}/a.wav"
+    assert titles["2"].path == "/abs/b%20%231%3F.wav"
+    assert titles["3"].path == "/abs/c%20d.wav"
+    assert titles["1"].columns["genre"] == "news"
+    assert str(titles["1"].columns["year"]).startswith("1999")
+    assert titles["2"].columns["genre"] is None
+
+
+def test_a_folder_loses_no_name(tmp_path):
+    names = [
+        b"plain.wav",
+        b".hidden.wav",
+        b"_x.wav",
+        b"a:b.wav",
+        b"caf\xe9.wav",
+        b"new\nline.wav",
+        "é 😀.wav".encode(),
+        b"noext",
+    ]
+    for folder in (b"k=v", b"_dir", b".dir", b"deep/er"):
+        os.makedirs(os.fsencode(tmp_path) + b"/" + folder)
+    for folder in (b"", b"k=v/", b"_dir/", b".dir/", b"deep/er/"):
+        for name in names:
+            with open(os.fsencode(tmp_path) + b"/" + folder + name, "w"):
+                pass
+    (tmp_path / "cover.JPG").touch()
+    (tmp_path / ".DS_Store").touch()
+    os.symlink(tmp_path, tmp_path / "circle")
+    found = read(tmp_path)
+    assert len(found.titles) == 5 * len(names) + 1  # the link is listed, to be rejected with a reason
+    assert len({title.title_id for title in found.titles}) == len(found.titles)
+    assert sum(found.ignored.values()) == 2
+    assert all(title.title_id.encode() for title in found.titles)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("x.csv", "name\na\n", "row 1 has no uri"),
+        ("x.csv", "uri,title_id\na,1\nb,1\n", "listed twice"),
+        ("x.json", "[1, 2]", "expected objects"),
+        ("x.json", "{", "cannot be read"),
+        ("x.parquet", "nonsense", "cannot be read"),
+        ("x.ods", "?", "expected a folder, a Delta table"),
+    ],
+)
+def test_what_is_wrong_with_a_table(tmp_path, name, text, message):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(AuscultError, match=message):
+        read(tmp_path / name)
+
+
+def test_a_catalogue_that_is_not_there():
+    with pytest.raises(AuscultError, match="there is no such file or folder"):
+        read("/nowhere/at/all")

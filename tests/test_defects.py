@@ -1,0 +1,115 @@
+import itertools
+
+import numpy as np
+import pytest
+
+from models.defects import SIMULATORS, click_additive, click_reductive, distortion, hiss, hum
+from models.intervals import draw_intervals, plant
+
+
+def waveform_for(rate, channels, seed=0):
+    rng = np.random.default_rng(seed)
+    time_s = np.arange(rate * 3) / rate
+    tones = sum(np.sin(2 * np.pi * f * time_s + rng.uniform(0, 6)) for f in (110, 431, 1333))
+    return np.stack([0.2 * tones + 0.01 * rng.standard_normal(len(time_s)) for _ in range(channels)]).astype(np.float32)
+
+
+@pytest.mark.parametrize("rate", [8_000, 44_100, 48_000, 96_000])
+@pytest.mark.parametrize("channels", [1, 2, 6])
+@pytest.mark.parametrize("name", SIMULATORS)
+def test_mask_covers_what_changed_and_nothing_else(name, rate, channels):
+    clean = waveform_for(rate, channels)
+    before = clean.copy()
+    parameters = SIMULATORS[name].draw(clean, rate, np.random.default_rng(1))
+    defective, mask = SIMULATORS[name].apply(clean, rate, np.random.default_rng(2), **parameters)
+    assert defective.dtype == np.float32
+    assert mask.dtype == bool
+    assert mask.shape == defective.shape
+    np.testing.assert_array_equal(clean, before)  # the input is never written to
+    assert mask.any()
+    if name != "click_reductive":
+        np.testing.assert_array_equal(mask, defective != clean)
+    again, _ = SIMULATORS[name].apply(clean, rate, np.random.default_rng(2), **parameters)
+    np.testing.assert_array_equal(defective, again)
+
+
+@pytest.mark.parametrize("name", ["hum", "hiss", "distortion", "click_reductive"])
+def test_full_scale_material_is_never_pushed_over(name):
+    clean = waveform_for(48_000, 2)
+    clean /= np.abs(clean).max() / 0.9
+    parameters = SIMULATORS[name].draw(clean, 48_000, np.random.default_rng(3))
+    defective, _ = SIMULATORS[name].apply(clean, 48_000, np.random.default_rng(3), **parameters)
+    assert np.abs(defective).max() < 1.0
+
+
+def test_no_headroom_means_no_hum_and_silence_means_no_distortion():
+    rng = np.random.default_rng(0)
+    assert hum.draw(np.ones((1, 100), np.float32), 48_000, rng) is None
+    assert hiss.draw(np.ones((1, 100), np.float32), 48_000, rng) is None
+    assert distortion.draw(np.zeros((2, 100), np.float32), 48_000, rng) is None
+    assert click_reductive.draw(np.zeros((2, 48_000), np.float32), 48_000, rng) is None
+
+
+def test_hum_has_its_frequency_and_amplitude():
+    silent = np.zeros((1, 48_000), np.float32)
+    tone, _ = hum.apply(silent, 48_000, np.random.default_rng(0), frequency_hz=100, amplitude=0.25)
+    spectrum = np.abs(np.fft.rfft(tone[0])) / 24_000
+    assert spectrum.argmax() == 100
+    assert spectrum[100] == pytest.approx(0.25, rel=1e-3)
+
+
+def test_hiss_is_white_bounded_and_independent_by_channel():
+    noisy, _ = hiss.apply(np.zeros((2, 96_000), np.float32), 48_000, np.random.default_rng(0), amplitude=0.3)
+    assert np.abs(noisy).max() <= 0.3
+    assert noisy.std() == pytest.approx(0.3 / np.sqrt(3), rel=0.02)
+    assert abs(np.corrcoef(noisy)[0, 1]) < 0.02
+    bands = np.add.reduceat(np.abs(np.fft.rfft(noisy[0])) ** 2, np.arange(0, 48_001, 6_000)[:-1])
+    assert bands.max() / bands.min() < 1.2
+
+
+def test_additive_click_matches_scipys_filter():
+    from scipy import signal
+
+    impulse = np.zeros(300)
+    impulse[50] = 1.0
+    reference = signal.sosfilt(signal.butter(3, 0.4, output="sos"), impulse)
+    clicked, _ = click_additive.apply(
+        np.zeros((1, 300), np.float32), 48_000, np.random.default_rng(0), positions=[50.0], cutoffs=[0.2], signs=[1.0]
+    )
+    np.testing.assert_allclose(clicked[0], reference, atol=1 / 32768)
+
+
+def test_reductive_click_jumps_and_crosses_zero():
+    clean = waveform_for(48_000, 1)
+    drawn = click_reductive.draw(clean, 48_000, np.random.default_rng(4))
+    shorter, mask = click_reductive.apply(clean, 48_000, np.random.default_rng(0), **drawn)
+    assert shorter.shape[1] == clean.shape[1] - sum(drawn["lengths"])
+    removed = 0
+    for start, length in zip(drawn["starts"], drawn["lengths"], strict=True):
+        joint = int(start - removed)
+        assert abs(shorter[0, joint] - shorter[0, joint - 1]) >= click_reductive.MIN_JUMP
+        assert mask[0, joint - 1 : joint + 1].all()
+        piece = clean[0, int(start) - 1 : int(start + length) + 1]
+        assert piece.min() < 0 <= piece.max()
+        removed += length
+
+
+def test_intervals_tile_the_title_and_alternate():
+    intervals = list(draw_intervals(300.0, np.random.default_rng(5)))
+    assert intervals[0][0] == 0.0
+    assert intervals[-1][1] == 300.0
+    for (_, end, was), (start, _, is_now) in itertools.pairwise(intervals):
+        assert start == end
+        assert was != is_now
+    lengths = [e - s for s, e, _ in draw_intervals(200_000.0, np.random.default_rng(6))]
+    assert np.mean(lengths) == pytest.approx(10.5, rel=0.05)
+
+
+@pytest.mark.parametrize("name", SIMULATORS)
+def test_planting_leaves_the_rest_alone(name):
+    clean = waveform_for(48_000, 2)
+    defective, planted = plant(clean, 48_000, name, [(1.0, 2.0)], np.random.default_rng(8))
+    assert len(planted) == 1
+    assert 1.0 <= planted[0].start_s < planted[0].end_s <= 2.0
+    np.testing.assert_array_equal(defective[:, :48_000], clean[:, :48_000])
+    np.testing.assert_array_equal(defective[:, -48_000:], clean[:, -48_000:])

@@ -1,0 +1,228 @@
+"""Decoding: exact where a span begins, safe whatever the file holds."""
+
+import itertools
+import os
+import wave
+
+import numpy as np
+import pytest
+from signals import write
+
+from udfs.decoder import Decoder, encode_path
+from udfs.media import Block, DecodeReport, MediaError, Resampler, decode, probe
+
+CASES = {  # file -> (rate, options)
+    "a.flac": (44_100, {}),
+    "a.wav": (44_100, {}),
+    "a.mp3": (44_100, {}),
+    "a.opus": (48_000, {}),
+    "a.m4a": (44_100, {}),
+    "a.aac": (44_100, {}),
+    "a.mka": (48_000, {}),
+    "flac.mka": (44_100, {"codec": "flac"}),
+    "a.webm": (48_000, {}),
+    "a.mp4": (48_000, {"picture": True}),
+    "ac3.mkv": (48_000, {"codec": "ac3", "picture": True}),
+    "alac.m4a": (44_100, {"codec": "alac"}),
+}
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory, music):
+    folder = tmp_path_factory.mktemp("formats")
+    return {name: write(folder / name, music, rate, **options) for name, (rate, options) in CASES.items()}
+
+
+def joined(blocks):
+    blocks = list(blocks)
+    for before, after in itertools.pairwise(blocks):
+        assert after.position == before.position + before.samples.shape[1]
+    return blocks[0].position, np.concatenate([block.samples for block in blocks], axis=1)
+
+
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("rate_hz", [48_000, 44_100, 16_000])
+def test_a_span_sounds_the_same_wherever_it_begins(files, name, rate_hz):
+    info = probe(str(files[name]))[0]
+    path = str(files[name])
+
+    def resampled(start_s, stop_s):
+        resampler = Resampler(rate_hz)
+        for block in decode(path, 0, start_s, stop_s, can_seek=info.can_seek, is_timed=info.is_timed):
+            yield from resampler.push(block)
+        yield from resampler.flush()
+
+    origin, whole = joined(resampled(0, float("inf")))
+    assert origin == 0
+    for start_s, stop_s in [(1, 3), (7, 9), (13, 19), (20, 24)]:
+        position, part = joined(resampled(start_s, stop_s + 0.25))
+        offset = start_s * rate_hz - position
+        assert offset >= 0
+        length = (stop_s - start_s) * rate_hz
+        np.testing.assert_array_equal(
+            part[:, offset : offset + length],
+            whole[:, start_s * rate_hz : stop_s * rate_hz],
+            err_msg=f"{name} {start_s}",
+        )
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_probe_tells_the_truth(files, name):
+    info = probe(str(files[name]))[0]
+    rate, options = CASES[name]
+    assert info.sample_rate_hz == rate
+    assert info.channels == 2
+    assert info.duration_s == pytest.approx(25.0, abs=0.1)
+    assert info.codec == options.get("codec", info.codec)
+    report = DecodeReport()
+    _position, samples = joined(decode(str(files[name]), 0, is_timed=info.is_timed, report=report))
+    assert samples.shape[1] / rate == pytest.approx(25.0, abs=0.1)
+    assert (report.packet_errors, report.gaps) == (0, 0)
+
+
+def test_lossless_audio_comes_back_to_the_sample(files, music):
+    _, samples = joined(decode(str(write(files["a.flac"].with_name("exact.flac"), music)), 0))
+    np.testing.assert_allclose(samples, music, atol=1.01 / 32768)
+
+
+def test_resampled_audio_stays_in_its_place():
+    time_s = np.arange(44_100 * 4) / 44_100
+    tone = np.sin(2 * np.pi * 997 * time_s)[None].astype(np.float32)
+    resampler = Resampler(48_000)
+    blocks = [Block(i * 4410, 44_100, tone[:, i * 4410 : (i + 1) * 4410], ("FC",)) for i in range(40)]
+    out = [made for block in blocks for made in resampler.push(block)] + list(resampler.flush())
+    position, samples = joined(out)
+    expected = np.sin(2 * np.pi * 997 * (np.arange(samples.shape[1]) + position) / 48_000)
+    np.testing.assert_allclose(samples[0, 4800:-4800], expected[4800:-4800], atol=2e-3)
+
+
+def test_content_hash_survives_name_and_container_but_not_content(tmp_path, music):
+    import av
+
+    first = write(tmp_path / "one.m4a", music)
+    with av.open(str(first)) as source, av.open(str(tmp_path / "two.mka"), "w") as target:
+        stream = target.add_stream_from_template(source.streams.audio[0])
+        for packet in source.demux(audio=0):
+            if packet.dts is not None:
+                packet.stream = stream
+                target.mux(packet)
+    other = write(tmp_path / "three.m4a", music * 0.5)
+    hashes = [probe(str(path))[0].content_hash for path in (first, tmp_path / "two.mka", other)]
+    assert hashes[0] == hashes[1] != hashes[2]
+
+
+@pytest.mark.parametrize("channels", [1, 2, 6, 8, 12, 16])
+def test_many_channels_decode_without_a_crash(tmp_path, channels):
+    path = tmp_path / "many.wav"
+    samples = (np.random.default_rng(0).uniform(-0.5, 0.5, (48_000, channels)) * 32767).astype("<i2")
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(channels)
+        file.setsampwidth(2)
+        file.setframerate(48_000)
+        file.writeframes(samples.tobytes())
+    blocks = list(decode(str(path), 0))
+    assert blocks[0].samples.shape == (channels, 48_000)
+    assert len(set(blocks[0].channel_names)) == channels
+    np.testing.assert_allclose(blocks[0].samples.T, samples / 32768, atol=1e-6)
+
+
+def expect(code, path):
+    with pytest.raises(MediaError) as caught:
+        probe(str(path))
+    assert caught.value.code == code
+    assert caught.value.message
+
+
+def test_files_that_are_not_media(tmp_path):
+    (tmp_path / "empty.wav").touch()
+    (tmp_path / "text.flac").write_text("not audio " * 500)
+    os.mkfifo(tmp_path / "fifo.wav")
+    (tmp_path / "folder.wav").mkdir()
+    (tmp_path / "link.wav").symlink_to("/etc/hostname")
+    expect("empty", tmp_path / "empty.wav")
+    expect("not_media", tmp_path / "text.flac")
+    expect("not_a_file", tmp_path / "fifo.wav")
+    expect("not_a_file", tmp_path / "folder.wav")
+    expect("symlink", tmp_path / "link.wav")
+    expect("not_found", tmp_path / "absent.wav")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "#EXTM3U\n#EXT-X-TARGETDURATION:10\n#EXTINF:10,\n{other}\n#EXT-X-ENDLIST\n",
+        "ffconcat version 1.0\nfile {other}\n",
+        "#EXTM3U\n#EXT-X-TARGETDURATION:10\n#EXTINF:10,\nfile:{other}\n#EXT-X-ENDLIST\n",
+    ],
+)
+def test_playlists_in_disguise_open_nothing(tmp_path, music, text):
+    other = write(tmp_path / "other.wav", music[:, :48_000])
+    trap = tmp_path / "song.mp3"
+    trap.write_text(text.format(other=other))
+    expect("not_media", trap)
+
+
+def test_half_a_file_is_noticed(tmp_path, music):
+    for name in ("half.mp3", "half.flac", "half.wav"):
+        path = write(tmp_path / name, music)
+        os.truncate(path, path.stat().st_size // 2)
+        info = probe(str(path))[0]
+        assert info.declared_s == pytest.approx(25, abs=0.2), name
+        assert info.duration_s < 15, name
+
+
+def test_a_lost_packet_leaves_a_gap_and_shifts_nothing(tmp_path, music):
+    import av
+
+    source = write(tmp_path / "whole.mka", music, codec="flac")
+    with av.open(str(source)) as opened, av.open(str(tmp_path / "holey.mka"), "w") as target:
+        stream = target.add_stream_from_template(opened.streams.audio[0])
+        for number, packet in enumerate(opened.demux(audio=0)):
+            if packet.dts is not None and not 100 <= number < 110:
+                packet.stream = stream
+                target.mux(packet)
+    report = DecodeReport()
+    blocks = list(decode(str(tmp_path / "holey.mka"), 0, report=report))
+    assert report.gaps == 1
+    _, whole = joined(decode(str(source), 0))
+    assert sum(block.samples.shape[1] for block in blocks) < whole.shape[1] - 9 * 4000
+    misplaced = 0
+    for block in blocks:
+        reference = whole[:, block.position : block.position + block.samples.shape[1]]
+        misplaced += int((block.samples != reference).any(axis=0).sum())
+    assert misplaced <= 4608  # one frame: a jump is believed once the next frame agrees with it
+
+
+def test_a_decoder_that_dies_or_hangs_costs_one_request(tmp_path, music, files):
+    decoder = Decoder(timeout_s=60)
+    path = encode_path(files["a.mp3"])
+    assert decoder.probe(path)[0].codec == "mp3"
+    process = decoder._process
+    stream = decoder.decode(path, 0, 0, float("inf"), [48_000], can_seek=True, is_timed=True, report=DecodeReport())
+    next(stream)
+    process.kill()
+    with pytest.raises(MediaError) as caught:
+        list(stream)
+    assert caught.value.code == "crashed"
+    assert "SIGKILL" in caught.value.message
+    assert decoder.probe(path)[0].codec == "mp3"
+
+    import signal as signals
+
+    decoder.timeout_s = 0.5
+    os.kill(decoder._process.pid, signals.SIGSTOP)
+    with pytest.raises(MediaError) as caught:
+        decoder.probe(path)
+    assert caught.value.code == "timeout"
+    decoder.timeout_s = 60
+    assert decoder.probe(path)[0].codec == "mp3"
+    decoder.close()
+
+
+def test_names_that_are_not_text(tmp_path, music):
+    raw = os.fsencode(tmp_path) + b"/caf\xe9 %41\n'quote'.wav"
+    write(tmp_path / "plain.wav", music[:, :48_000])
+    os.rename(tmp_path / "plain.wav", raw)
+    decoder = Decoder()
+    assert decoder.probe(encode_path(raw))[0].codec == "pcm_s16le"
+    decoder.close()

@@ -1,0 +1,134 @@
+import numpy as np
+import pytest
+import toy_models
+
+from jobs import registry, scan
+from jobs.launch import AuscultError
+from udfs.contract import ContractError, ModelContract, digest_of, load_predictor, predict
+
+
+def refused(uri):
+    with pytest.raises(AuscultError) as caught:
+        registry.check(registry.resolve([uri]))
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_what_cannot_be_resolved_is_told_in_one_line(home, tmp_path, monkeypatch):
+    toy_models.register_level(tmp_path)
+    assert "expected models:/NAME@ALIAS" in refused("level")
+    assert "expected models:/NAME@ALIAS" in refused("models:/level")
+    assert "has no model 'nobody'; it has level" in refused("models:/nobody@champion")
+    assert "level has versions 1, aliases @champion -> 1" in refused("models:/level@best")
+    assert "level has versions 1, aliases @champion -> 1" in refused("models:/level/7")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    assert "cannot be reached" in refused("models:/level@champion")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    monkeypatch.setenv("AUSCULT_HOME", str(tmp_path / "empty"))
+    assert "run `make register`" in refused("models:/level@champion")
+
+
+def test_an_alias_and_its_version_are_one_model(home, tmp_path):
+    toy_models.register_level(tmp_path)
+    [model] = registry.resolve(["models:/level@champion", "models:/level/1"])
+    assert model.shipped.key == "level/1"
+    assert model.shipped.contract == toy_models.LEVEL
+    assert digest_of(model.folder) == model.shipped.digest
+    [again] = registry.resolve(["models:/level/1"])
+    assert again.shipped == model.shipped
+    scores = predict(load_predictor(model.folder, "cpu"), np.ones((3, 48_000), np.float32), toy_models.LEVEL, "level/1")
+    np.testing.assert_allclose(scores, [[0, 1]] * 3)
+
+
+@pytest.mark.parametrize(
+    ("metadata", "message"),
+    [
+        (None, "carries no contract"),
+        ({"auscult": {"labels": ["a"]}}, "cannot be read"),
+        (ModelContract(0, 1, 1, ("a",)).to_metadata(), "sample_rate_hz must be a positive number"),
+        (ModelContract(100, 1, 1, ("a", "a")).to_metadata(), "labels must be named and different"),
+        (ModelContract(100, 1, 1, ("a",), ("b",)).to_metadata(), "are not among its labels"),
+        (ModelContract(100, 1, 1, ("a",), (), "left").to_metadata(), "channels must be one of"),
+    ],
+)
+def test_contracts_that_make_no_sense(metadata, message):
+    with pytest.raises(ContractError, match=message):
+        ModelContract.from_metadata(metadata, "m/1")
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        ("model_input[:, :3]", "for its labels"),
+        ("np.full((len(model_input), 2), 7.0)", "expected probabilities between 0 and 1"),
+        ("np.full((len(model_input), 2), np.nan)", "and NaN"),
+        ("model_input[:1, :2] * 0", "for its labels"),
+        ("1 / 0", "fails on a batch of 1"),
+    ],
+)
+def test_models_that_break_their_contract_are_refused_before_the_scan(home, tmp_path, answer, message):
+    code = toy_models.LEVEL_CODE.replace(
+        "return np.stack([1 - loud, loud], axis=1).astype(np.float32)", f"return {answer}"
+    )
+    toy_models.register(tmp_path, "bad", code, toy_models.LEVEL.to_metadata(), 48_000)
+    assert message in refused("models:/bad@champion")
+
+
+def test_a_model_without_contract_is_refused_by_the_command(home, tmp_path):
+    toy_models.register(tmp_path, "plain", toy_models.LEVEL_CODE, None, 48_000)
+    with pytest.raises(AuscultError, match="plain/1 carries no contract"):
+        scan.main(["--catalogue", str(tmp_path), "--model", "models:/plain@champion"])
+
+
+def test_an_mlflow_server_serves_as_well(home, tmp_path, monkeypatch):
+    """A real server: registered through it, resolved through it, scanned after it is gone."""
+    import socket
+    import subprocess
+    import sys
+    import time
+    import urllib.request
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    server = subprocess.Popen(
+        [
+            sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
+            "--backend-store-uri", f"sqlite:///{home}/mlflow/mlflow.db",
+            "--artifacts-destination", str(tmp_path / "artifacts"),
+        ],
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+    )  # fmt: skip
+    try:
+        for _ in range(240):
+            try:
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=1).read()
+                break
+            except OSError:
+                time.sleep(0.5)
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{port}")
+        from jobs import register
+
+        assert register.main(["--name", "shipped"]) == 0
+        [model] = registry.resolve(["models:/shipped@champion"])
+    finally:
+        import os
+        import signal
+
+        os.killpg(server.pid, signal.SIGTERM)
+        server.wait(timeout=30)
+    registry.check([model])
+    assert model.shipped.contract.labels[0] == "no_defect"
+
+
+def test_registering_the_same_weights_twice_makes_one_version(home):
+    from jobs import register
+
+    assert register.main([]) == 0
+    assert register.main(["--alias", "challenger"]) == 0
+    client = registry.client()
+    assert len(client.search_model_versions("name = 'audio-artifacts'")) == 1
+    assert client.get_model_version_by_alias("audio-artifacts", "challenger").version == 1
+    [model] = registry.resolve([registry.DEFAULT_MODEL_URI])
+    assert not list(model.folder.rglob("*.pkl"))

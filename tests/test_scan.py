@@ -1,0 +1,407 @@
+"""The scan from catalogue to tables, on real files, real Delta and real MLflow, with foreign models."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import toy_models
+from signals import music_like, write
+
+from jobs import scan
+from jobs.launch import AuscultError
+from udfs.encode import AudioTrack, write_media
+from udfs.schemas import TABLES
+
+SETTINGS = """
+operating_points:
+  loud: {threshold: 0.3, min_detected_s: 3.0, window_s: 5.0}
+"""
+FILES = {
+    "music/a b.flac": 44_100,
+    "music/x=1/b.mp3": 44_100,
+    "_odd/.hidden.opus": 48_000,
+    "été/c.m4a": 48_000,
+}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory, prepared_store):
+    """A home with two foreign models, and a catalogue of good and broken files."""
+    folder = tmp_path_factory.mktemp("scan")
+    home = folder / "home"
+    (home / "mlflow").mkdir(parents=True)
+    shutil.copy(next(prepared_store.rglob("*.db")), home / "mlflow" / "mlflow.db")
+    patch = pytest.MonkeyPatch()
+    patch.setenv("AUSCULT_HOME", str(home))
+    patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    toy_models.register_level(folder / "code")
+    toy_models.register_frames(folder / "code")
+    music = music_like(12.5, 48_000, np.random.default_rng(1)) * 0.5
+    loud = music.copy()
+    loud[:, 3 * 48_000 : 9 * 48_000] = np.sign(loud[:, 3 * 48_000 : 9 * 48_000]) * 0.9
+    catalogue = folder / "catalogue"
+    for number, (name, rate) in enumerate(FILES.items()):
+        write(catalogue / name, loud if number == 0 else music, rate)
+    write_media(
+        catalogue / "film.mkv",
+        [
+            AudioTrack(music, 48_000, "stereo", "eng"),
+            AudioTrack(np.repeat(music[:1], 6, axis=0), 48_000, "5.1", "fra"),
+        ],
+        picture=True,
+    )
+    write(catalogue / "half.wav", music)
+    os.truncate(catalogue / "half.wav", (catalogue / "half.wav").stat().st_size // 2)
+    (catalogue / "noise.mp3").write_bytes(np.random.default_rng(0).bytes(5000))
+    (catalogue / "empty.flac").touch()
+    (catalogue / "cover.jpg").write_bytes(b"x")
+    (folder / "settings.yaml").write_text(SETTINGS)
+    yield folder
+    patch.undo()
+
+
+def run(place, *more, catalogue="catalogue", warehouse="warehouse"):
+    return scan.main(
+        [
+            "--catalogue", str(place / catalogue), "--warehouse", str(place / warehouse),
+            "--settings", str(place / "settings.yaml"), "--model", "models:/level@champion", *more,
+        ]
+    )  # fmt: skip
+
+
+def table(spark, place, name, warehouse="warehouse"):
+    return spark.read.format("delta").load(str(place / warehouse / name))
+
+
+def segment_rows(spark, place, warehouse="warehouse"):
+    """All of the table segments but the scan's id, comparable and sorted."""
+    rows = table(spark, place, "segments", warehouse).drop("scan_id").collect()
+    return sorted(
+        tuple(tuple(sorted(value.items())) if isinstance(value, dict) else value for value in row) for row in rows
+    )
+
+
+@pytest.fixture(scope="module")
+def scanned(place, spark):
+    assert run(place) == 0
+    return place
+
+
+def test_tracks_tell_each_file_once(scanned, spark):
+    rows = {(row.title_id, row.track): row for row in table(spark, scanned, "tracks").collect()}
+    assert len(rows) == table(spark, scanned, "tracks").count()
+    assert set(rows) == {
+        *((name, 0) for name in FILES),
+        ("film.mkv", 0), ("film.mkv", 1), ("half.wav", 0), ("noise.mp3", None), ("empty.flac", None),
+    }  # fmt: skip
+    assert {row.status for key, row in rows.items() if key[0] in FILES or key[0] == "film.mkv"} == {"ok"}
+    assert rows["half.wav", 0].status == "partial"
+    assert rows["half.wav", 0].error_code == "truncated"
+    assert rows["empty.flac", None].error_code == "empty"
+    assert rows["noise.mp3", None].status == "rejected"
+    assert rows["film.mkv", 1].language == "fra"
+    assert rows["film.mkv", 1].channel_layout == "5.1"
+    for row in rows.values():
+        if row.status == "ok":
+            assert row.decoded_s == pytest.approx(12.5, abs=0.1)
+            assert row.scored_with == ["level/1"]
+
+
+def test_segments_lie_on_the_titles_grid(scanned, spark):
+    rows = table(spark, scanned, "segments").collect()
+    film = [row for row in rows if (row.title_id, row.track) == ("film.mkv", 1)]
+    assert {row.channel_name for row in film} == {"FL", "FR", "FC", "LFE", "BL", "BR"}
+    assert {row.channel for row in film} == set(range(6))
+    by_place = {(row.title_id, row.track, row.channel, row.start_s) for row in rows}
+    assert len(by_place) == len(rows)
+    starts = sorted(row.start_s for row in film if row.channel == 0)
+    assert starts == [float(second) for second in range(12)]
+    for row in rows:
+        assert row.end_s - row.start_s == 1.0
+        assert set(row.scores) == {"quiet", "loud"}
+        assert sum(row.scores.values()) == pytest.approx(1.0, abs=1e-5)
+
+
+def test_detections_find_the_loud_stretch(scanned, spark):
+    [row] = table(spark, scanned, "detections").collect()
+    assert (row.title_id, row.track, row.defect, row.start_s, row.end_s) == ("music/a b.flac", 0, "loud", 3.0, 9.0)
+    assert (row.detected_s, row.channels, row.threshold) == (6.0, ["FL", "FR"], 0.3)
+    assert row.peak_score == pytest.approx(0.9, abs=0.02)
+
+
+def test_scans_keep_what_was_done(scanned, spark):
+    row = table(spark, scanned, "scans").orderBy("started_at").first()
+    assert (row.state, row.titles_done, row.titles_rejected, row.titles_skipped) == ("finished", 6, 2, 0)
+    assert row.audio_done_h == pytest.approx((6 * 12.5 + 6.25) / 3600, rel=0.02)
+    assert row.models[0].name == "level"
+    assert len(row.models[0].digest) == 64
+    assert json.loads(row.settings)["operating_points"]["loud"]["threshold"] == 0.3
+
+
+def test_rerun_decodes_nothing_and_changes_nothing(scanned, spark, monkeypatch):
+    before = segment_rows(spark, scanned)
+    tracks = sorted(map(str, table(spark, scanned, "tracks").collect()))
+    detections = table(spark, scanned, "detections").collect()
+
+    def forbidden(*_):
+        raise AssertionError("a rerun opened a title")
+
+    monkeypatch.setattr(scan.Scan, "probe", lambda self, titles: {} if not titles else forbidden())
+    assert run(scanned) == 0
+    assert segment_rows(spark, scanned) == before
+    assert sorted(map(str, table(spark, scanned, "tracks").collect())) == tracks
+    assert table(spark, scanned, "detections").collect() == detections
+
+
+def test_every_reader_finds_the_same(scanned, spark):
+    import duckdb
+    from deltalake import DeltaTable
+
+    for name in TABLES:
+        count = table(spark, scanned, name).count()
+        delta = DeltaTable(str(scanned / "warehouse" / name))
+        assert delta.to_pyarrow_dataset().count_rows() == count
+        fields = {field.name: field for field in delta.schema().fields}
+        assert all(fields[column.name].metadata.get("comment") for column in TABLES[name])
+        dataset = delta.to_pyarrow_dataset()  # noqa: F841 - DuckDB reads it by its name
+        assert duckdb.sql("SELECT count(*) FROM dataset").fetchall() == [(count,)]
+    segments = DeltaTable(str(scanned / "warehouse" / "segments")).to_pyarrow_dataset()  # noqa: F841
+    query = "SELECT title_id, max(scores['loud']) AS loud FROM segments GROUP BY 1 ORDER BY 2 DESC"
+    assert duckdb.sql(query).fetchall()[0][0] == "music/a b.flac"
+
+
+def test_a_changed_file_is_scanned_anew_and_only_that(place, spark, tmp_path):
+    folder = tmp_path / "cat"
+    shutil.copytree(place / "catalogue" / "music", folder)
+    shutil.copy(place / "settings.yaml", tmp_path / "settings.yaml")
+    assert run(tmp_path, catalogue="cat") == 0
+    first = {row.title_id: row for row in table(spark, tmp_path, "tracks").collect()}
+    assert table(spark, tmp_path, "detections").count() == 1
+    quiet = music_like(8.0, 48_000, np.random.default_rng(9)) * 0.3
+    write(folder / "a b.flac", quiet, 44_100)
+    shutil.move(folder / "x=1" / "b.mp3", folder / "moved.mp3")  # the same content under another name is another title
+    os.utime(folder / "moved.mp3")
+    assert run(tmp_path, catalogue="cat") == 0
+    second = {row.title_id: row for row in table(spark, tmp_path, "tracks").collect()}
+    assert second["a b.flac"].content_hash != first["a b.flac"].content_hash
+    assert second["a b.flac"].duration_s == pytest.approx(8.0, abs=0.1)
+    assert second["moved.mp3"].content_hash == first["x=1/b.mp3"].content_hash
+    assert second["x=1/b.mp3"].scan_id == first["x=1/b.mp3"].scan_id
+    assert table(spark, tmp_path, "detections").count() == 0  # the loud stretch is gone
+    rows = table(spark, tmp_path, "segments").where("title_id = 'a b.flac'").collect()
+    assert len([row for row in rows if row.content_hash == second["a b.flac"].content_hash]) == 16
+    os.utime(folder / "a b.flac")  # touched, not changed: opened, not scored
+    assert run(tmp_path, catalogue="cat") == 0
+    assert table(spark, tmp_path, "segments").where("title_id = 'a b.flac'").count() == len(rows)
+
+
+def test_a_second_model_is_scored_alone_and_two_decode_once(place, spark, tmp_path, monkeypatch):
+    shutil.copytree(place / "catalogue" / "music", tmp_path / "cat")
+    shutil.copy(place / "settings.yaml", tmp_path / "settings.yaml")
+    assert run(tmp_path, catalogue="cat", warehouse="one") == 0
+    assert run(tmp_path, "--model", "models:/frames/1", catalogue="cat", warehouse="one") == 0
+    assert run(tmp_path, "--model", "models:/frames@champion", catalogue="cat", warehouse="both") == 0
+    assert segment_rows(spark, tmp_path, "one") == segment_rows(spark, tmp_path, "both")
+    rows = table(spark, tmp_path, "segments", "both").where("model = 'frames'").collect()
+    assert {(row.channel, row.channel_name) for row in rows} == {(-1, "MIX")}
+    first = sorted((row.start_s, row.end_s) for row in rows if row.title_id == "a b.flac")[:2]
+    assert first == [(0.0, 0.512), (0.256, 0.768)]
+    assert all(set(row.scores) == {"low", "high"} for row in rows)
+    tracks = table(spark, tmp_path, "tracks", "one").collect()
+    assert {tuple(row.scored_with) for row in tracks} == {("frames/1", "level/1")}
+
+
+def test_one_pass_decodes_each_span_once(place, tmp_path):
+    from udfs import predict
+    from udfs.decoder import Decoder, encode_path
+
+    asked = []
+    spans = [
+        {
+            "title_id": "t", "content_hash": "h", "track": 0, "path": encode_path(place / "catalogue/music/a b.flac"),
+            "start_s": start, "end_s": stop, "can_seek": True, "is_timed": True, "models": ["level/1", "frames/1"],
+        }
+        for start, stop in ((0.0, 6.0), (6.0, float("inf")))
+    ]  # fmt: skip
+    models = [
+        predict.ShippedModel("level", "1", "", "", toy_models.LEVEL),
+        predict.ShippedModel("frames", "1", "", "", toy_models.FRAMES),
+    ]
+
+    class Counting(Decoder):
+        def decode(self, *args, **kwargs):
+            asked.append(args[4])
+            return super().decode(*args, **kwargs)
+
+    predict._decoder = Counting(120.0)
+    open_batches: dict = {}
+    for span in spans:
+        report = predict._produce_span(span, models, predict.ScanOptions(), open_batches, lambda item: None)
+        assert report["error_code"] is None
+    predict._decoder.close()
+    predict._decoder = None
+    assert asked == [[16_000, 48_000]] * 2  # both rates from one decode
+
+
+@pytest.mark.parametrize("span_s", [2, 5])
+def test_spans_and_tasks_do_not_show(place, scanned, spark, tmp_path, span_s):
+    (tmp_path / "settings.yaml").write_text(
+        SETTINGS
+        + f"span_s: {span_s}\nfrom_start_span_s: {span_s}\ntasks_per_core: {6 - span_s}\nbatch_segments: 7\n"
+        + f"chunk_channel_h_per_core: {0.004 * span_s}\n"
+    )
+    assert scan.main(
+        [
+            "--catalogue", str(place / "catalogue"), "--warehouse", str(tmp_path / "warehouse"),
+            "--settings", str(tmp_path / "settings.yaml"), "--model", "models:/level@champion",
+        ]
+    ) == 0  # fmt: skip
+    assert segment_rows(spark, tmp_path) == segment_rows(spark, scanned)
+    assert table(spark, tmp_path, "detections").drop("scan_id").collect() == (
+        table(spark, scanned, "detections").drop("scan_id").collect()
+    )
+
+
+def test_tasks_are_those_that_were_planned(spark):
+    def count_rows(batches):  # nested, so that Spark ships it by value
+        import pyarrow as pa
+
+        yield pa.RecordBatch.from_pydict({"rows": pa.array([sum(batch.num_rows for batch in batches)], pa.int64())})
+
+    rows = [(task, f"t{task}-{n}") for task in range(7) for n in range(task + 1)]
+    frame = spark.createDataFrame(rows, "task int, title string").repartitionById(7, "task")
+    sizes = frame.mapInArrow(count_rows, "rows long").collect()
+    assert sorted(row.rows for row in sizes) == list(range(1, 8))
+
+
+@pytest.mark.parametrize("step", ["_append", "_append_detections", "merge_tracks"])
+def test_an_interrupted_commit_is_finished_by_the_next_scan(place, spark, tmp_path, monkeypatch, step):
+    from jobs import tables
+
+    shutil.copy(place / "settings.yaml", tmp_path / "settings.yaml")
+    shutil.copytree(place / "catalogue" / "music", tmp_path / "catalogue")
+    original = getattr(tables, step)
+
+    def dies_after(*args, **kwargs):
+        original(*args, **kwargs)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(tables, step, dies_after)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path)
+    monkeypatch.setattr(tables, step, original)
+    monkeypatch.setattr(scan.Scan, "_score_chunk", None)  # all there is to do is to finish the commit
+    assert run(tmp_path) == 0
+    rows = table(spark, tmp_path, "segments").collect()
+    assert len(rows) == 2 * 2 * 12
+    assert len({(row.title_id, row.track, row.channel, row.start_s) for row in rows}) == len(rows)
+    assert table(spark, tmp_path, "detections").count() == 1
+    assert table(spark, tmp_path, "tracks").count() == 2
+
+
+def test_what_an_accident_left_is_replaced_and_neighbours_stay(place, spark, tmp_path):
+    """A track whose decoder hung is scored again by the next scan; the file's other track is left alone."""
+    from delta.tables import DeltaTable
+
+    (tmp_path / "catalogue").mkdir()
+    shutil.copy(place / "catalogue" / "film.mkv", tmp_path / "catalogue")
+    (tmp_path / "settings.yaml").write_text(
+        "operating_points: {loud: {threshold: 0.01, min_detected_s: 1, window_s: 2}}\n"
+    )
+    assert run(tmp_path) == 0
+    tracks = spark.read.format("delta").load(str(tmp_path / "warehouse" / "tracks"))
+    before = segment_rows(spark, tmp_path)
+    detections = sorted(map(str, table(spark, tmp_path, "detections").drop("scan_id").collect()))
+    assert detections
+    DeltaTable.forPath(spark, str(tmp_path / "warehouse" / "tracks")).update(
+        "track = 1", {"status": "'partial'", "error_code": "'timeout'"}
+    )
+    first = tracks.first().scan_id
+    assert run(tmp_path) == 0
+    assert segment_rows(spark, tmp_path) == before
+    assert sorted(map(str, table(spark, tmp_path, "detections").drop("scan_id").collect())) == detections
+    rows = {row.track: row for row in table(spark, tmp_path, "tracks").collect()}
+    assert rows[1].status == "ok"
+    assert rows[0].scan_id == first != rows[1].scan_id
+    (tmp_path / "catalogue" / "film.mkv").write_text("replaced by something else")
+    assert run(tmp_path) == scan.EXIT_TOO_MANY_REJECTED
+    assert table(spark, tmp_path, "detections").count() == 0
+    assert [row.error_code for row in table(spark, tmp_path, "tracks").collect()] == ["not_media"]
+
+
+def test_dry_run_prints_the_plan_and_writes_nothing(place, spark, capsys):
+    assert run(place, "--dry-run", warehouse="untouched") == 0
+    printed = capsys.readouterr().out
+    assert "titles       8" in printed
+    assert "rejected     2 titles" in printed
+    assert "to score     7 tracks" in printed
+    assert not (place / "untouched" / "tracks").exists()
+
+
+def test_catalogue_tables_keep_their_columns(place, spark, tmp_path):
+    csv = tmp_path / "list.csv"
+    media = place / "catalogue"
+    csv.write_text(
+        "title_id,uri,genre,language,Running Time,status\n"
+        f'001,"{media}/music/a b.flac",drama,deu,90,new\n'
+        f"002,file://{media}/film.mkv,news,deu,,old\n"
+        "003,s3a://bucket/x.wav,news,,,\n"
+        "004,missing.wav,news,,,\n"
+    )
+    shutil.copy(place / "settings.yaml", tmp_path / "settings.yaml")
+    assert run(tmp_path, catalogue="list.csv") == 0
+    rows = {(row.title_id, row.track): row.asDict() for row in table(spark, tmp_path, "tracks").collect()}
+    assert set(rows) == {("001", 0), ("002", 0), ("002", 1), ("003", None), ("004", None)}
+    assert rows["001", 0]["genre"] == "drama"
+    assert rows["001", 0]["language"] == "deu"
+    assert rows["002", 1]["language"] == "fra"  # the track's own tag, with the catalogue's kept beside it
+    assert rows["002", 1]["catalogue_language"] == "deu"
+    assert rows["001", 0]["Running_Time"] == "90"
+    assert rows["001", 0]["catalogue_status"] == "new"
+    assert rows["001", 0]["status"] == "ok"
+    assert rows["003", None]["error_code"] == "unsupported_scheme"
+    assert rows["004", None]["error_code"] == "not_found"
+
+
+def test_too_many_rejected_is_told_by_the_exit_status(place, spark, tmp_path):
+    (tmp_path / "catalogue").mkdir()
+    (tmp_path / "catalogue" / "x.mp3").write_text("nothing")
+    (tmp_path / "settings.yaml").write_text("max_rejected_share: 0.9\n")
+    assert run(tmp_path) == scan.EXIT_TOO_MANY_REJECTED
+    assert run(tmp_path) == scan.EXIT_TOO_MANY_REJECTED  # also when it was known before
+
+
+def test_two_scans_of_one_warehouse_do_not_run_at_once(place, spark, tmp_path):
+    from jobs.lease import Lease
+    from jobs.storage import Storage
+
+    shutil.copy(place / "settings.yaml", tmp_path / "settings.yaml")
+    storage = Storage(spark, str(tmp_path / "warehouse"))
+    storage.make_folder("")
+    with Lease(storage, "other"), pytest.raises(AuscultError, match="scan other on"):
+        scan.main(
+            [
+                "--catalogue",
+                str(place / "catalogue"),
+                "--warehouse",
+                str(tmp_path / "warehouse"),
+                "--model",
+                "models:/level/1",
+            ]
+        )
+    Path(tmp_path / "warehouse" / "_lease.json").write_text(
+        json.dumps(
+            {
+                "scan_id": "dead",
+                "host": os.uname().nodename,
+                "pid": 4_000_000,
+                "process_started": "1",
+                "expires_at": 9e9,
+            }
+        )
+    )
+    with Lease(storage, "next") as lease:
+        assert lease.was_abandoned

@@ -1,0 +1,52 @@
+from pathlib import Path
+
+import pytest
+
+from jobs.launch import PROJECT, AuscultError
+from jobs.settings import ScanSettings, read_settings
+from models.training import TrainingSettings, settings_from
+
+
+def test_the_shipped_file_documents_the_defaults():
+    assert read_settings(PROJECT / "conf" / "scan.yaml") == ScanSettings()
+    assert read_settings(None) == ScanSettings()
+
+
+def test_the_demo_and_training_settings_are_valid():
+    import yaml
+
+    assert read_settings(PROJECT / "conf" / "demo.yaml").operating_point("hum").window_s == 10
+    assert settings_from(yaml.safe_load((PROJECT / "conf" / "train.yaml").read_text())).steps > 100
+    with pytest.raises(ValueError, match="unknown training settings"):
+        settings_from({"stepps": 1})
+    assert settings_from({}).steps == TrainingSettings().steps
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("spann_s: 3", "unknown key spann_s"),
+        ("span_s: soon", "span_s: expected int, found 'soon'"),
+        ("span_s: 0", "span_s: expected at least 1"),
+        ("span_s: true", "span_s: expected int"),
+        ("- a", "expected keys and values"),
+        ("a: [", "not YAML"),
+        ("operating_points: {hum: {treshold: 1}}", "unknown key operating_points.hum.treshold"),
+        ("operating_points: {hum: {threshold: 3}}", "expected 0 to 1, found 3.0"),
+        ("operating_points: {hum: {min_detected_s: 9, window_s: 3}}", "more cannot fit into the window"),
+        ("operating_points: 3", "must map defects"),
+    ],
+)
+def test_mistakes_are_named(tmp_path, text, message):
+    path = tmp_path / "s.yaml"
+    path.write_text(text)
+    with pytest.raises(AuscultError) as caught:
+        read_settings(path)
+    assert message in str(caught.value)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file_is_named():
+    with pytest.raises(AuscultError, match=r"nowhere\.yaml: cannot be read"):
+        read_settings(Path("nowhere.yaml"))

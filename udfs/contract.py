@@ -1,0 +1,194 @@
+"""What a registered model must say about itself to be scanned with, and how it is loaded.
+
+A model takes float32 waveforms (batch, samples) at full scale +-1 and returns probabilities
+(batch, labels) or (batch, frames, labels). Everything else it says in its MLflow metadata, under
+the key `auscult`; the scanner knows nothing more about it.
+"""
+
+import hashlib
+import math
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+METADATA_KEY = "auscult"
+CHANNEL_HANDLING = ("each", "downmix")
+
+
+class ContractError(Exception):
+    """A model that cannot be scanned with, and why."""
+
+
+@dataclass(frozen=True)
+class ModelContract:
+    """A model's own description.
+
+    Args:
+        sample_rate_hz: rate of the waveforms it takes.
+        segment_s: length of one waveform, seconds.
+        hop_s: seconds between the starts of consecutive segments.
+        labels: names of its outputs, in order.
+        clean_labels: labels that are no defect (they get scores but no detections).
+        channels: "each" to score every channel by itself, "downmix" to score their mean.
+    """
+
+    sample_rate_hz: int
+    segment_s: float
+    hop_s: float
+    labels: tuple[str, ...]
+    clean_labels: tuple[str, ...] = ()
+    channels: str = "each"
+
+    @property
+    def segment_samples(self) -> int:
+        """Samples of one segment."""
+        return round(self.segment_s * self.sample_rate_hz)
+
+    @property
+    def hop_samples(self) -> int:
+        """Samples between the starts of consecutive segments."""
+        return round(self.hop_s * self.sample_rate_hz)
+
+    def to_metadata(self) -> dict[str, Any]:
+        """The MLflow metadata that `from_metadata` reads."""
+        return {METADATA_KEY: {**asdict(self), "labels": list(self.labels), "clean_labels": list(self.clean_labels)}}
+
+    @classmethod
+    def from_metadata(cls, metadata: dict[str, Any] | None, model: str) -> "ModelContract":
+        """Read and check a model's metadata.
+
+        Args:
+            metadata: the model's MLflow metadata.
+            model: the model's name and version, for messages.
+
+        Raises:
+            ContractError: the metadata has no contract, or one that makes no sense.
+        """
+        values = (metadata or {}).get(METADATA_KEY)
+        if not isinstance(values, dict):
+            raise ContractError(
+                f"{model} carries no contract: expected MLflow metadata {METADATA_KEY!r} with sample_rate_hz, segment_s, "
+                f"hop_s and labels (udfs.contract.ModelContract.to_metadata writes it); log the model again with it"
+            )
+        try:
+            contract = cls(
+                **{
+                    **values,
+                    "labels": tuple(map(str, values["labels"])),
+                    "clean_labels": tuple(map(str, values.get("clean_labels", ()))),
+                }
+            )
+        except (TypeError, KeyError) as error:
+            raise ContractError(f"{model} carries a contract that cannot be read: {error}") from error
+        contract.check(model)
+        return contract
+
+    def check(self, model: str) -> None:
+        """Raise ContractError where a value makes no sense."""
+        for name in ("sample_rate_hz", "segment_s", "hop_s"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value <= 0:
+                raise ContractError(f"{model}: {name} must be a positive number, found {value!r}")
+        if self.hop_samples < 1 or self.segment_samples < 1:
+            raise ContractError(f"{model}: segment and hop must each be at least one sample")
+        if not self.labels or len(set(self.labels)) != len(self.labels):
+            raise ContractError(f"{model}: labels must be named and different, found {list(self.labels)}")
+        if unknown := set(self.clean_labels) - set(self.labels):
+            raise ContractError(f"{model}: clean_labels {sorted(unknown)} are not among its labels {list(self.labels)}")
+        if self.channels not in CHANNEL_HANDLING:
+            raise ContractError(f"{model}: channels must be one of {CHANNEL_HANDLING}, found {self.channels!r}")
+
+
+class Predictor(Protocol):
+    """What `mlflow.pyfunc.load_model` returns."""
+
+    def predict(self, data: Any) -> Any:
+        """Score a batch."""
+
+
+def digest_of(folder: Path) -> str:
+    """SHA-256 over the names and bytes of all files in a model's folder."""
+    digest = hashlib.sha256()
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        digest.update(path.relative_to(folder).as_posix().encode() + b"\0")
+        digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()
+
+
+def load_predictor(folder: Path, device: str) -> Predictor:
+    """Load a model from its files; no registry is asked.
+
+    Args:
+        folder: the model's artifacts, as MLflow stores them.
+        device: "cpu" or "cuda:N", passed to the model as its configuration.
+    """
+    import mlflow.pyfunc  # heavy, and needed only where a model really runs
+    from mlflow.models import Model
+
+    # Models that take a device in their configuration get it there; MLflow's own PyTorch flavour reads the variable.
+    os.environ["MLFLOW_DEFAULT_PREDICTION_DEVICE"] = device
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
+    flavour = Model.load(str(folder)).flavors.get("python_function", {})
+    takes_device = "device" in (flavour.get("config") or {})
+    predictor: Predictor = mlflow.pyfunc.load_model(
+        str(folder), model_config={"device": device} if takes_device else None
+    )
+    return predictor
+
+
+def predict(predictor: Predictor, waveforms: np.ndarray, contract: ModelContract, model: str) -> np.ndarray:
+    """Probabilities float32 (batch, labels) of waveforms (batch, samples).
+
+    Models with several frames a segment give the largest score of each label over the frames.
+
+    Raises:
+        ContractError: the output does not have the shape or the values that the contract promises.
+    """
+    scores = np.asarray(predictor.predict(_as_input(predictor, waveforms)), dtype=np.float32)
+    fits = scores.ndim in (2, 3) and scores.shape[0] == waveforms.shape[0] and scores.shape[-1] == len(contract.labels)
+    if not fits:
+        raise ContractError(
+            f"{model}: expected output ({waveforms.shape[0]}, {len(contract.labels)}) or "
+            f"({waveforms.shape[0]}, frames, {len(contract.labels)}) for its labels {list(contract.labels)}, "
+            f"found shape {scores.shape}"
+        )
+    if scores.ndim == 3:
+        scores = scores.max(axis=1)
+    if not np.isfinite(scores).all() or scores.min(initial=0.0) < -1e-4 or scores.max(initial=0.0) > 1.0001:
+        raise ContractError(
+            f"{model}: expected probabilities between 0 and 1, found values from {np.nanmin(scores):.3g} "
+            f"to {np.nanmax(scores):.3g}{' and NaN' if np.isnan(scores).any() else ''}"
+        )
+    return np.clip(scores, 0.0, 1.0)
+
+
+def _as_input(predictor: Predictor, waveforms: np.ndarray) -> Any:
+    """The batch as the model's signature wants it: by name where its one input has a name."""
+    metadata = getattr(predictor, "metadata", None)
+    schema = metadata.get_input_schema() if metadata is not None else None
+    if schema is not None and schema.has_input_names() and len(schema.input_names()) == 1:
+        return {schema.input_names()[0]: waveforms}
+    return waveforms
+
+
+def try_out(predictor: Predictor, contract: ModelContract, model: str) -> None:
+    """Run the model on silence and noise in batches of 1, 2 and 5.
+
+    Raises:
+        ContractError: the model fails on a batch, or its output does not fit the contract.
+    """
+    noise = np.random.default_rng(0).uniform(-0.1, 0.1, (5, contract.segment_samples)).astype(np.float32)
+    noise[0] = 0.0
+    for count in (1, 2, 5):
+        try:
+            predict(predictor, noise[:count], contract, model)
+        except ContractError:
+            raise
+        except Exception as error:  # a model is foreign code and may raise anything
+            raise ContractError(
+                f"{model} fails on a batch of {count} waveforms of {contract.segment_samples} samples: {error}"
+            ) from error

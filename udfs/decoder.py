@@ -1,0 +1,232 @@
+"""Decodes in a child process, so that a decoder that crashes or hangs costs one file and not the worker.
+
+The child (`python -m udfs.decoder`) takes one JSON request a line on standard input and answers with
+binary messages: a header (kind, length of the JSON part, length of the samples), the JSON part, the
+samples as float32 (channels, time).
+"""
+
+import contextlib
+import ctypes
+import json
+import os
+import select
+import signal
+import struct
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import Any
+from urllib.parse import quote_from_bytes, unquote_to_bytes
+
+import numpy as np
+
+from udfs.media import Block, DecodeReport, MediaError, Resampler, TrackInfo, decode, describe, probe
+
+_HEADER = struct.Struct("<cIQ")
+_BLOCK, _DONE, _FAILED = b"B", b"D", b"F"
+PIPE_BYTES = 1 << 20
+
+
+def encode_path(path: bytes | str) -> str:
+    """A file path as text that any byte survives: what is not printable UTF-8 becomes %XX."""
+    return quote_from_bytes(os.fsencode(path), safe="/")
+
+
+def decode_path(text: str) -> bytes:
+    """The path that `encode_path` wrote."""
+    return unquote_to_bytes(text)
+
+
+class Decoder:
+    """A decoding child process, started on first use and after each accident.
+
+    Args:
+        timeout_s: longest wait for the child's next message before it is killed.
+    """
+
+    def __init__(self, timeout_s: float = 120.0) -> None:
+        self.timeout_s = timeout_s
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def probe(self, path: str) -> list[TrackInfo]:
+        """`udfs.media.probe` of an encoded path.
+
+        Raises:
+            MediaError: as there; also `crashed` and `timeout`.
+        """
+        *_, (kind, answer, _) = self._ask({"do": "probe", "path": path})
+        assert kind == _DONE
+        return [TrackInfo(**track) for track in answer["tracks"]]
+
+    def decode(
+        self,
+        path: str,
+        track: int,
+        start_s: float,
+        stop_s: float,
+        rates_hz: list[int],
+        *,
+        can_seek: bool,
+        is_timed: bool,
+        report: DecodeReport,
+    ) -> Iterator[tuple[int, Block]]:
+        """Decode a span and resample it to each rate: yields (rate, block).
+
+        Raises:
+            MediaError: as `udfs.media.decode`; also `crashed` and `timeout`.
+        """
+        request = {
+            "do": "decode",
+            "path": path,
+            "track": track,
+            "start_s": start_s,
+            "stop_s": stop_s,
+            "rates_hz": rates_hz,
+            "can_seek": can_seek,
+            "is_timed": is_timed,
+        }
+        for kind, answer, samples in self._ask(request):
+            if kind == _BLOCK:
+                rate, position, names = answer
+                yield rate, Block(position, rate, samples.reshape(len(names), -1), tuple(names))
+            else:
+                vars(report).update(answer["report"])
+
+    def close(self) -> None:
+        """End the child."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            for pipe in (self._process.stdin, self._process.stdout):
+                if pipe is not None:
+                    with contextlib.suppress(OSError):
+                        pipe.close()
+            self._process = None
+
+    def _ask(self, request: dict[str, Any]) -> Iterator[tuple[bytes, Any, np.ndarray]]:
+        process = self._started()
+        finished = False
+        try:
+            assert process.stdin is not None
+            process.stdin.write(json.dumps(request).encode() + b"\n")
+            while not finished:
+                kind, text_length, data_length = _HEADER.unpack(self._read(_HEADER.size))
+                answer = json.loads(bytes(self._read(text_length)))
+                data = np.frombuffer(self._read(data_length), dtype=np.float32)
+                finished = kind != _BLOCK
+                if kind == _FAILED:
+                    raise MediaError(answer["code"], answer["message"])
+                yield kind, answer, data
+        except BrokenPipeError as error:
+            raise self._accident() from error
+        finally:
+            if not finished:
+                self.close()  # an unread answer must not meet the next request
+
+    def _started(self) -> subprocess.Popen[bytes]:
+        if self._process is None or self._process.poll() is not None:
+            self.close()
+            environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "udfs.decoder"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                bufsize=0,
+                env=environment,
+                pipesize=PIPE_BYTES,
+            )
+        return self._process
+
+    def _read(self, length: int) -> bytearray:
+        assert self._process is not None
+        assert self._process.stdout is not None
+        pipe = self._process.stdout
+        buffer = bytearray(length)
+        view = memoryview(buffer)
+        filled = 0
+        while filled < length:
+            if not select.select([pipe], [], [], self.timeout_s)[0]:
+                self.close()
+                raise MediaError(
+                    "timeout",
+                    f"the decoder gave no sound for {self.timeout_s:g} s and was stopped; check the file by hand",
+                )
+            count = pipe.readinto(view[filled:])  # type: ignore[attr-defined]
+            if not count:
+                raise self._accident()
+            filled += count
+        return buffer
+
+    def _accident(self) -> MediaError:
+        assert self._process is not None
+        try:
+            status = self._process.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            status = None
+        self.close()
+        cause = signal.Signals(-status).name if status is not None and status < 0 else f"exit status {status}"
+        return MediaError("crashed", f"the decoder died on this file ({cause}); check the file by hand")
+
+
+def _serve() -> None:
+    # Die with the Python worker, whatever kills it.
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+    answers = os.fdopen(os.dup(1), "wb", buffering=0)
+    os.dup2(2, 1)  # nothing a library prints may mix with the messages
+
+    def send(kind: bytes, answer: Any, samples: np.ndarray | None = None) -> None:
+        text = json.dumps(answer).encode()
+        head = _HEADER.pack(kind, len(text), 0 if samples is None else samples.nbytes) + text
+        _write_all(answers, memoryview(head))
+        if samples is not None:
+            _write_all(answers, samples.data.cast("B"))
+
+    for line in sys.stdin.buffer:
+        request = json.loads(line)
+        path = os.fsdecode(decode_path(request["path"]))
+        try:
+            if request["do"] == "probe":
+                send(_DONE, {"tracks": [asdict(track) for track in probe(path)]})
+            else:
+                _decode(path, request, send)
+        except MediaError as error:
+            send(_FAILED, {"code": error.code, "message": error.message})
+        except MemoryError:
+            send(_FAILED, {"code": "out_of_memory", "message": "the decoder asked for more memory than there is"})
+        except BrokenPipeError:
+            raise
+        except Exception as error:  # whatever a hostile file provokes costs this file only
+            send(_FAILED, {"code": "undecodable", "message": f"{type(error).__name__}: {describe(error)}"})
+
+
+def _write_all(file: Any, view: memoryview) -> None:
+    while view:
+        view = view[file.write(view) :]
+
+
+def _decode(path: str, request: dict[str, Any], send: Any) -> None:
+    report = DecodeReport()
+    resamplers = [Resampler(rate) for rate in request["rates_hz"]]
+    blocks = decode(
+        path,
+        request["track"],
+        request["start_s"],
+        request["stop_s"],
+        can_seek=request["can_seek"],
+        is_timed=request["is_timed"],
+        report=report,
+    )
+    for block in blocks:
+        for resampler in resamplers:
+            for out in resampler.push(block):
+                send(_BLOCK, [out.rate_hz, out.position, out.channel_names], out.samples)
+    for resampler in resamplers:
+        for out in resampler.flush():
+            send(_BLOCK, [out.rate_hz, out.position, out.channel_names], out.samples)
+    send(_DONE, {"report": vars(report)})
+
+
+if __name__ == "__main__":
+    with contextlib.suppress(BrokenPipeError, KeyboardInterrupt):
+        _serve()

@@ -1,0 +1,113 @@
+"""Writes audio files in the codecs and containers that catalogues have, with PyAV."""
+
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+
+# Suffix -> (FFmpeg container, encoder).
+FORMATS = {
+    ".flac": ("flac", "flac"),
+    ".wav": ("wav", "pcm_s16le"),
+    ".mp3": ("mp3", "libmp3lame"),
+    ".m4a": ("ipod", "aac"),
+    ".aac": ("adts", "aac"),
+    ".mp4": ("mp4", "aac"),
+    ".mkv": ("matroska", "aac"),
+    ".mka": ("matroska", "aac"),
+    ".opus": ("ogg", "libopus"),
+    ".webm": ("webm", "libopus"),
+}
+OPUS_RATES_HZ = (48_000, 24_000, 16_000, 12_000, 8_000)
+_PICTURE = (64, 36)
+
+
+@dataclass(frozen=True)
+class AudioTrack:
+    """Audio to write.
+
+    Args:
+        waveform: float32 (channels, time), full scale +-1.
+        sample_rate_hz: its rate.
+        layout: FFmpeg channel layout, such as mono, stereo or 5.1.
+        language: ISO 639-2 code for the track's tag.
+        bit_rate: bits per second of lossy codecs; None takes the encoder's default.
+    """
+
+    waveform: np.ndarray
+    sample_rate_hz: int
+    layout: str
+    language: str | None = None
+    bit_rate: int | None = None
+
+
+def write_media(path: Path, tracks: list[AudioTrack], *, codec: str | None = None, picture: bool = False) -> None:
+    """Write one file.
+
+    Args:
+        path: its suffix chooses container and codec (`FORMATS`).
+        tracks: audio tracks, in order.
+        codec: encoder other than the suffix's own.
+        picture: add a black video track, as films have one.
+
+    Raises:
+        ValueError: the suffix is unknown.
+    """
+    if path.suffix not in FORMATS:
+        raise ValueError(f"{path.name}: expected one of {', '.join(FORMATS)}")
+    container_name, default_codec = FORMATS[path.suffix]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Bit-exact: no encoder version and no date in the file, so that the same audio gives the same bytes.
+    with av.open(str(path), "w", format=container_name, options={"fflags": "+bitexact"}) as container:
+        video = None
+        if picture:
+            video = container.add_stream("mpeg4", rate=5)
+            video.width, video.height, video.pix_fmt = *_PICTURE, "yuv420p"
+        streams = [_add_stream(container, codec or default_codec, track) for track in tracks]
+        if video is not None:
+            seconds = max(track.waveform.shape[1] / track.sample_rate_hz for track in tracks)
+            _write_picture(container, video, seconds)
+        for stream, track in zip(streams, tracks, strict=True):
+            _write_audio(container, stream, track)
+
+
+def _add_stream(container: Any, codec: str, track: AudioTrack) -> Any:
+    stream = container.add_stream(codec, rate=track.sample_rate_hz, layout=track.layout)
+    stream.codec_context.flags |= 1 << 23  # AV_CODEC_FLAG_BITEXACT
+    if track.bit_rate is not None:
+        stream.bit_rate = track.bit_rate
+    if track.language is not None:
+        stream.metadata["language"] = track.language
+    return stream
+
+
+def _write_picture(container: Any, stream: Any, seconds: float) -> None:
+    black = np.zeros((_PICTURE[1], _PICTURE[0], 3), dtype=np.uint8)
+    for number in range(max(1, round(seconds * 5))):
+        frame = av.VideoFrame.from_ndarray(black, format="rgb24")
+        frame.pts = number
+        container.mux(stream.encode(frame))
+    container.mux(stream.encode(None))
+
+
+def _write_audio(container: Any, stream: Any, track: AudioTrack) -> None:
+    channels = track.waveform.shape[0]
+    converter = av.AudioResampler(
+        format=stream.codec_context.format.name, layout=track.layout, rate=track.sample_rate_hz
+    )
+    size = stream.codec_context.frame_size or 4096
+    packed = np.ascontiguousarray(track.waveform.T, dtype=np.float32)
+    for start in range(0, packed.shape[0], size):
+        frame = av.AudioFrame.from_ndarray(
+            packed[start : start + size].reshape(1, -1), format="flt", layout=track.layout
+        )
+        frame.sample_rate = track.sample_rate_hz
+        frame.pts = start
+        frame.time_base = Fraction(1, track.sample_rate_hz)
+        for converted in converter.resample(frame):
+            container.mux(stream.encode(converted))
+    assert channels == len(converter.layout.channels)
+    container.mux(stream.encode(None))

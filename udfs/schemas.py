@@ -1,0 +1,168 @@
+"""Every table's schema, one constant each, with a comment and unit on every column.
+
+Times are seconds from the title's zero; intervals are `[start_s, end_s)`.
+"""
+
+from pyspark.sql.types import (
+    ArrayType,
+    BooleanType,
+    DataType,
+    DoubleType,
+    FloatType,
+    IntegerType,
+    LongType,
+    MapType,
+    StringType,
+    StructField,
+    StructType,
+    TimestampType,
+)
+
+
+def _column(name: str, data_type: DataType, comment: str, *, nullable: bool = True) -> StructField:
+    return StructField(name, data_type, nullable, {"comment": comment})
+
+
+_TITLE_ID = _column("title_id", StringType(), "Title, as the catalogue names it (path below its folder by default)")
+_CONTENT_HASH = _column(
+    "content_hash", StringType(), "SHA-256 over the track's codec and packets: survives a new file name or container"
+)
+_TRACK = _column("track", IntegerType(), "Number among the title's audio tracks, from 0")
+_MODEL = _column("model", StringType(), "Registered model name in MLflow")
+_MODEL_VERSION = _column("model_version", StringType(), "Registered model version in MLflow")
+_SCAN_ID = _column("scan_id", StringType(), "Scan that wrote the row (scans.scan_id)")
+_START_S = _column("start_s", DoubleType(), "Begin, seconds from the title's zero")
+_END_S = _column("end_s", DoubleType(), "End (exclusive), seconds from the title's zero")
+
+TRACKS = StructType(
+    [
+        _TITLE_ID,
+        _column("uri", StringType(), "Where the file was when it was last seen"),
+        _CONTENT_HASH,
+        _column("track", IntegerType(), "Number among the title's audio tracks, from 0; NULL where the file has none"),
+        _column("codec", StringType(), "Codec of the track (FFmpeg's name)"),
+        _column("container", StringType(), "Container of the file (FFmpeg's name)"),
+        _column("language", StringType(), "Language tag of the track, else the catalogue's language column"),
+        _column("sample_rate_hz", IntegerType(), "Samples per second and channel, Hz"),
+        _column("channels", IntegerType(), "Channels of the track, count"),
+        _column("channel_layout", StringType(), "Channel layout (FFmpeg's name, such as stereo or 5.1)"),
+        _column("duration_s", DoubleType(), "Length of the track by its packets, seconds"),
+        _column("decoded_s", DoubleType(), "Audio that was decoded, seconds; below duration_s where some is damaged"),
+        _column("status", StringType(), "ok, partial (some audio not scored) or rejected (none scored)"),
+        _column("error_code", StringType(), "Why the track is partial or rejected, short code; NULL where ok"),
+        _column("error", StringType(), "Why the track is partial or rejected, in words; NULL where ok"),
+        _column("size_bytes", LongType(), "Size of the file when it was last seen, bytes"),
+        _column("modified_at", TimestampType(), "Modification time of the file when it was last seen"),
+        _column("scored_with", ArrayType(StringType()), "Models that have scored this content, as name/version"),
+        _SCAN_ID,
+    ]
+)
+
+SEGMENTS = StructType(
+    [
+        _TITLE_ID,
+        _CONTENT_HASH,
+        _TRACK,
+        _column("channel", IntegerType(), "Index of the channel in the track, from 0; -1 for a downmix of all"),
+        _column("channel_name", StringType(), "Name of the channel: FL, FR, FC, LFE ...; MIX for a downmix of all"),
+        _MODEL,
+        _MODEL_VERSION,
+        _START_S,
+        _END_S,
+        _column(
+            "scores",
+            MapType(StringType(), FloatType()),
+            "Probability 0..1 by label; of models with several frames a segment, the largest over its frames",
+        ),
+        _SCAN_ID,
+    ]
+)
+
+DETECTIONS = StructType(
+    [
+        _TITLE_ID,
+        _CONTENT_HASH,
+        _TRACK,
+        _column("defect", StringType(), "Label of the model that the scores are for"),
+        _START_S,
+        _END_S,
+        _column("detected_s", DoubleType(), "Seconds inside the stretch whose score reaches the threshold"),
+        _column("peak_score", FloatType(), "Largest score in the stretch, 0..1"),
+        _column("channels", ArrayType(StringType()), "Names of the channels with hits in the stretch"),
+        _MODEL,
+        _MODEL_VERSION,
+        _column("threshold", DoubleType(), "Operating point: score from which a segment counts, 0..1"),
+        _column("min_detected_s", DoubleType(), "Operating point: seconds of hits needed within the window (X)"),
+        _column("window_s", DoubleType(), "Operating point: length of the rolling window, seconds (Y)"),
+        _SCAN_ID,
+    ]
+)
+
+SCANS = StructType(
+    [
+        _column("scan_id", StringType(), "One run of jobs/scan.py"),
+        _column("state", StringType(), "running, finished, failed, or interrupted (found dead by a later scan)"),
+        _column("started_by", StringType(), "User and host that started the scan"),
+        _column("started_at", TimestampType(), "Start of the scan"),
+        _column("finished_at", TimestampType(), "End of the scan; NULL while it runs"),
+        _column("catalogue", StringType(), "Catalogue that was scanned"),
+        _column("settings", StringType(), "Settings as resolved, JSON"),
+        _column(
+            "models",
+            ArrayType(
+                StructType(
+                    [
+                        _column("name", StringType(), "Registered model name"),
+                        _column("version", StringType(), "Version that the alias or URI stood for"),
+                        _column("digest", StringType(), "SHA-256 over the model's files"),
+                        _column("device", StringType(), "Device asked for"),
+                    ]
+                )
+            ),
+            "Models that were applied",
+        ),
+        _column("titles_done", LongType(), "Titles scored by this scan, count"),
+        _column("titles_skipped", LongType(), "Titles that were done before, count"),
+        _column("titles_rejected", LongType(), "Titles of which nothing could be scored, count"),
+        _column("audio_done_h", DoubleType(), "Audio scored by this scan, hours (sum over tracks)"),
+        _column("audio_skipped_h", DoubleType(), "Audio that was scored before, hours"),
+        _column("wall_s", DoubleType(), "Time from start to end, seconds"),
+        _column("audio_h_per_h", DoubleType(), "Hours of audio scored per hour of wall time"),
+    ]
+)
+
+TABLES = {"tracks": TRACKS, "segments": SEGMENTS, "detections": DETECTIONS, "scans": SCANS}
+
+# What the scan UDF takes: one row per span of a track.
+SPANS = StructType(
+    [
+        _column("task", IntegerType(), "Task that scores the span", nullable=False),
+        _TITLE_ID,
+        _column("path", StringType(), "Local path of the file, undecodable bytes percent-encoded"),
+        _TRACK,
+        _CONTENT_HASH,
+        _START_S,
+        _END_S,
+        _column("can_seek", BooleanType(), "A decode after a seek is sample-identical to one from the start"),
+        _column("is_timed", BooleanType(), "The packets' time stamps are usable"),
+        _column("models", ArrayType(StringType()), "Models that have not scored this content yet, as name/version"),
+    ]
+)
+
+# What it returns: segments, and one report per span (the columns of the other kind are NULL).
+SCORED = StructType(
+    [
+        *(field for field in SEGMENTS.fields if field.name != "scan_id"),
+        _column("decoded_s", DoubleType(), "Report of a span: audio decoded inside it, seconds"),
+        _column("error_code", StringType(), "Report of a span: what went wrong, NULL where nothing did"),
+        _column("error", StringType(), "Report of a span: what went wrong, in words"),
+        _column("is_report", BooleanType(), "Whether the row reports on a span", nullable=False),
+    ]
+)
+
+PROBED = StructType(
+    [
+        _TITLE_ID,
+        _column("found", StringType(), "Tracks of the title or the error, JSON"),
+    ]
+)
