@@ -2,27 +2,47 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
 from models.cnn6 import Cnn6, Cnn6Config
+from models.dscnn import DsCnn, DsCnnConfig
+
+Network = Cnn6 | DsCnn
+ARCHITECTURES: dict[str, tuple[type[Cnn6] | type[DsCnn], type[Cnn6Config] | type[DsCnnConfig]]] = {
+    "cnn6": (Cnn6, Cnn6Config),
+    "dscnn": (DsCnn, DsCnnConfig),
+}
 
 SHIPPED = Path(__file__).parent / "weights" / "audio-artifacts.safetensors"
 
 
-def save(network: Cnn6, path: Path, *, half: bool = True) -> None:
-    """Write the network's weights (float16 if `half`) and configuration to `path`."""
+def build(architecture: str, config: dict[str, Any] | None = None) -> Network:
+    """A network with random weights, by its architecture's name (a key of `ARCHITECTURES`)."""
+    network, configuration = ARCHITECTURES[architecture]
+    return network(configuration() if config is None else configuration.from_dict(config))  # type: ignore[arg-type]
+
+
+def architecture_of(network: Network) -> str:
+    """The name of a network's architecture."""
+    return next(name for name, (kind, _) in ARCHITECTURES.items() if type(network) is kind)
+
+
+def save(network: Network, path: Path, *, half: bool = True) -> None:
+    """Write the network's weights (float16 if `half`), architecture and configuration to `path`."""
     weights = {
         name: (tensor.half() if half and tensor.is_floating_point() else tensor).contiguous().cpu()
         for name, tensor in network.state_dict().items()
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    save_file(weights, path, metadata={"architecture": "cnn6", "config": json.dumps(network.config.to_dict())})
+    metadata = {"architecture": architecture_of(network), "config": json.dumps(network.config.to_dict())}
+    save_file(weights, path, metadata=metadata)
 
 
-def load(path: Path) -> Cnn6:
+def load(path: Path) -> Network:
     """Read a network that `save` wrote, in evaluation mode and float32.
 
     Raises:
@@ -30,13 +50,13 @@ def load(path: Path) -> Cnn6:
     """
     with safe_open(path, framework="pt") as file:
         metadata = file.metadata() or {}
-        if metadata.get("architecture") != "cnn6":
+        if metadata.get("architecture") not in ARCHITECTURES:
             raise ValueError(
-                f"{path}: expected weights of architecture cnn6 as models.checkpoint.save writes them, "
-                f"found {metadata.get('architecture')!r}"
+                f"{path}: expected weights of architecture {' or '.join(ARCHITECTURES)} as models.checkpoint.save "
+                f"writes them, found {metadata.get('architecture')!r}"
             )
         weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-    network = Cnn6(Cnn6Config.from_dict(json.loads(metadata["config"])))
+    network = build(metadata["architecture"], json.loads(metadata["config"]))
     network.load_state_dict(
         {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in weights.items()}
     )

@@ -90,6 +90,11 @@ class Cnn6(nn.Module):
             nn.init.zeros_(layer.bias)
 
     @property
+    def first(self) -> ConvBlock:
+        """The convolution that hears the decibels."""
+        return self.conv_block1  # type: ignore[return-value]
+
+    @property
     def blocks(self) -> list[nn.Module]:
         """The four convolution blocks in order."""
         return [self.get_submodule(f"conv_block{number}") for number in (1, 2, 3, 4)]

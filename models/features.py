@@ -2,6 +2,7 @@
 
 import torch
 from torch import nn
+from torch.nn import functional
 from torchaudio.functional import melscale_fbanks
 
 
@@ -62,3 +63,64 @@ class LogMel(nn.Module):
             power = spectrum.real.square() + spectrum.imag.square()
             mel = torch.matmul(self.mel_basis, power)  # (b, f, t)
             return 10.0 * torch.log10(mel.clamp(min=self.floor)).transpose(1, 2)  # (b, t, f)
+
+
+class WaveformStatistics(nn.Module):
+    """What a spectrogram does not show: peaks, jumps and flat tops of the waveform, frame by frame.
+
+    Shapes: b = batch, n = samples, t = ceil(n / frame), all in float32. Levels are logarithms, so that a gain only
+    shifts them; "flat" counts are shares of the frame's samples.
+
+    Args:
+        frame: samples of one frame; frames do not overlap.
+    """
+
+    features = 13
+
+    def __init__(self, frame: int = 512) -> None:
+        super().__init__()
+        self.frame = frame
+
+    @torch.no_grad()
+    def forward(self, waveform: torch.Tensor) -> torch.Tensor:
+        """Turn (b, n) samples into (b, features, t)."""
+        with torch.autocast(waveform.device.type, enabled=False):
+            x = functional.pad(waveform.float(), (0, -waveform.shape[1] % self.frame))
+            # A few segments at a time keep a CPU in its cache, which nearly doubles the speed.
+            few = x.split(4) if x.device.type == "cpu" else (x,)
+            return torch.cat([self._describe(part) for part in few])
+
+    def _describe(self, x: torch.Tensor) -> torch.Tensor:
+        def frames(values: torch.Tensor) -> torch.Tensor:
+            return values.view(len(values), -1, self.frame)
+
+        def share(hits: torch.Tensor) -> torch.Tensor:
+            return hits.sum(dim=2, dtype=torch.int16).float() / self.frame
+
+        size = x.abs()
+        peak = size.amax(dim=1, keepdim=True).clamp(min=1e-5)  # (b, 1)
+        step = torch.diff(x, dim=1, prepend=x[:, :1])
+        bend = frames(torch.diff(step, dim=1, append=step[:, -1:]).abs_())  # a jump leaves a pair of peaks here
+        step, size = frames(step.abs_()), frames(size)  # (b, t, frame)
+        frame_peak = size.amax(dim=2)  # (b, t)
+        peak_f = peak.unsqueeze(2)
+        near, top, flat = size > 0.98 * frame_peak.unsqueeze(2), size > 0.9 * peak_f, step < 2e-3 * peak_f
+        levels = [
+            frame_peak,
+            torch.linalg.vector_norm(size, dim=2) / self.frame**0.5,
+            step.amax(dim=2),
+            step.mean(dim=2),
+            bend.amax(dim=2),
+            bend.mean(dim=2),
+        ]
+        shares = [
+            share(size > 0.995 * peak_f),
+            share(size > 0.97 * peak_f),
+            share(top),
+            share(near),
+            share(flat & near),
+            share(flat & top),
+        ]
+        logs = [torch.log(level + 1e-6) for level in levels]
+        rare = [torch.log(value + 1e-3) for value in shares]  # one sample of 512 is 2e-3
+        return torch.stack([*logs, *rare, torch.log(peak).expand_as(frame_peak)], dim=1)

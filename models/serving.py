@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from models.cnn6 import Cnn6, ConvBlock
+from models.checkpoint import Network
 
 
 def has_bf16(device: torch.device) -> bool:
@@ -16,17 +16,16 @@ def has_bf16(device: torch.device) -> bool:
     return bool(torch.cpu._is_avx512_bf16_supported())
 
 
-def fold_batch_norm(network: Cnn6) -> Cnn6:
-    """Return a copy in evaluation mode whose convolutions carry their batch norms.
+def fold_batch_norm(network: Network) -> Network:
+    """Return a copy in evaluation mode whose convolutions carry their batch norms (modules with `conv1` and `bn1`).
 
     `bn0` stays: it precedes a zero-padded convolution, so it cannot be folded exactly.
     """
     folded = copy.deepcopy(network).eval()
-    for block in folded.blocks:
-        assert isinstance(block, ConvBlock)
-        assert isinstance(block.bn1, nn.BatchNorm2d)
-        block.conv1 = fuse_conv_bn_eval(block.conv1, block.bn1)
-        block.bn1 = nn.Identity()
+    for module in folded.modules():
+        if isinstance(getattr(module, "bn1", None), nn.BatchNorm2d):
+            module.conv1 = fuse_conv_bn_eval(module.conv1, module.bn1)  # type: ignore[type-var,assignment,arg-type]
+            module.bn1 = nn.Identity()
     return folded
 
 
@@ -34,20 +33,19 @@ class Classifier(nn.Module):
     """A network prepared for serving: (b, n) waveforms in, (b, k) probabilities out.
 
     Args:
-        network: a trained `Cnn6`.
+        network: a trained network.
         device: where to run.
         bf16: use bfloat16 in the convolutions; None takes it where the device has it natively.
     """
 
-    def __init__(self, network: Cnn6, device: torch.device, *, bf16: bool | None = None) -> None:
+    def __init__(self, network: Network, device: torch.device, *, bf16: bool | None = None) -> None:
         super().__init__()
         self.device = device
         self.bf16 = has_bf16(device) if bf16 is None else bf16
         self.network = fold_batch_norm(network).to(device)
-        # A hundredth of the work, and most of bfloat16's error: decibels have a wide range for its 8 bits.
-        first = self.network.blocks[0]
-        assert isinstance(first, ConvBlock)
-        first.is_exact = True
+        # The first layer stays in float32: little of the work, and most of bfloat16's error, since decibels have a
+        # wide range for its 8 bits.
+        self.network.first.is_exact = True
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     @torch.inference_mode()

@@ -1,4 +1,4 @@
-"""Trains CNN6 on defects simulated on the fly over clean recordings (paper sections 4 and 5)."""
+"""Trains a detector on defects simulated on the fly over clean recordings (paper sections 4 and 5)."""
 
 import dataclasses
 import math
@@ -10,12 +10,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy import signal
+from scipy import fft, ndimage, signal
 from torch.nn import functional
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from models import checkpoint
-from models.cnn6 import LABELS, Cnn6
+from models.checkpoint import Network
+from models.cnn6 import LABELS
 from models.defects import LABEL_OF, SIMULATORS
 from models.defects.amplitude import MIN_AMPLITUDE
 from models.intervals import MEAN_EXTRA_S, MIN_INTERVAL_S
@@ -23,6 +24,8 @@ from models.metrics import balanced_accuracy, confusion_matrix
 from models.serving import Classifier, has_bf16
 
 TRIES = 20
+MIXED_SHARE = 0.2  # of the segments: two recordings at once
+QUIET_SHARE = 0.15  # of hum and hiss: amplitude on a logarithmic scale
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,7 @@ class Phase:
 class TrainingSettings:
     """See conf/train.yaml, where each value has its reason."""
 
+    architecture: str = "dscnn"
     sample_rate_hz: int = 48_000
     batch_segments: int = 64
     phases: tuple[Phase, ...] = (Phase(1.0, 1000),)
@@ -48,6 +52,7 @@ class TrainingSettings:
     validation_segments: int = 1500
     validate_every_steps: int = 200
     clean_share: float = 0.36
+    loader_workers: int = 2
     seed: int = 0
 
     @property
@@ -92,12 +97,22 @@ class SegmentSource:
             self._open[path] = np.load(path, mmap_mode="r")
         return self._open[path]
 
-    def _try(self, label: str, length: int, rng: np.random.Generator) -> np.ndarray | None:
+    def _excerpt(self, length: int, rng: np.random.Generator) -> np.ndarray:
+        """A piece of one channel, float32 (1, at most `length`)."""
         recording = self._recording(rng)
         channel = recording[int(rng.integers(recording.shape[0]))]
+        begin = int(rng.integers(0, max(1, len(channel) - self.sample_rate_hz)))
+        return channel[None, begin : begin + length].astype(np.float32) / 32768
+
+    def _try(self, label: str, length: int, rng: np.random.Generator) -> np.ndarray | None:
         interval = length + round((MIN_INTERVAL_S + rng.exponential(MEAN_EXTRA_S)) * self.sample_rate_hz)
-        begin = int(rng.integers(0, max(1, len(channel) - length)))
-        context = _vary(channel[begin : begin + interval].astype(np.float32)[None] / 32768, self.sample_rate_hz, rng)
+        context = self._excerpt(interval, rng)
+        if rng.random() < MIXED_SHARE:  # a voice over music, as films have it
+            other = self._excerpt(interval, rng)
+            overlap = min(context.shape[1], other.shape[1])
+            context[:, :overlap] += other[:, :overlap] * np.float32(10.0 ** (rng.uniform(-20.0, 0.0) / 20.0))
+            context *= np.float32(min(1.0, 0.98 / max(float(np.abs(context).max()), 1e-9)))
+        context = _vary(context, self.sample_rate_hz, rng)
         if context.shape[1] < length:
             context = np.pad(context, ((0, 0), (0, length - context.shape[1])))
         if label == LABELS[0]:
@@ -110,8 +125,8 @@ class SegmentSource:
         drawn = simulator.draw(section if label == "click" else context, self.sample_rate_hz, rng)
         if drawn is None:
             return None
-        if "amplitude" in drawn and rng.random() < 0.3:
-            # The paper's uniform draw is almost always loud; a third on a logarithmic scale teaches the quiet ones.
+        if "amplitude" in drawn and rng.random() < QUIET_SHARE:
+            # The paper's uniform draw is almost always loud; some on a logarithmic scale teach the quiet ones.
             drawn["amplitude"] = float(np.exp(rng.uniform(np.log(MIN_AMPLITUDE), np.log(drawn["amplitude"]))))
         defective, mask = simulator.apply(section, self.sample_rate_hz, rng, **drawn)
         if defective.shape[1] < length or not mask[:, :length].any():
@@ -120,27 +135,44 @@ class SegmentSource:
 
 
 def _code(waveform: np.ndarray, sample_rate: int, rng: np.random.Generator) -> np.ndarray:
-    """The band limit of a lossy codec, which comes after the defect: half of all segments (samples,), clean or not.
+    """What a lossy codec leaves, which comes after the defect: half of all segments (samples,), clean or not.
 
-    Without it a network learns hiss as noise up to 24 kHz, and hears none in an MP3.
+    A band limit, and for some quantisation noise in the neighbourhood of what masks it. Without the limit a network
+    learns hiss as noise up to 24 kHz, and hears none in an MP3.
     """
     if rng.random() < 0.5:
         return waveform
     cutoff_hz = np.exp(rng.uniform(np.log(7_000), np.log(20_500)))
-    frequency_hz = np.fft.rfftfreq(len(waveform), 1 / sample_rate)
-    gain = np.clip((cutoff_hz + 300 - frequency_hz) / 300, 0.0, 1.0)
-    return np.fft.irfft(np.fft.rfft(waveform) * gain, len(waveform)).astype(np.float32)
+    if rng.random() < 0.5:
+        return _limit(waveform, sample_rate, cutoff_hz)
+    _, _, spectrum = signal.stft(waveform, sample_rate, "cosine", 2048, boundary="even")
+    spectrum = spectrum.astype(np.complex64)  # (frequency, time)
+    size = np.abs(spectrum)
+    masked = np.maximum(size, ndimage.uniform_filter1d(size, 9, axis=0)) * np.float32(rng.uniform(0.02, 0.25))
+    noise = rng.random((2, *size.shape), dtype=np.float32) - 0.5
+    spectrum += masked * (noise[0] + 1j * noise[1])
+    spectrum[np.abs(spectrum) < 0.5 * masked] = 0.0
+    spectrum[round(cutoff_hz / sample_rate * 2048) :] = 0.0
+    _, decoded = signal.istft(spectrum, sample_rate, "cosine", 2048, boundary=True)
+    return np.clip(decoded[: len(waveform)], -1.0, 1.0).astype(np.float32)
+
+
+def _limit(waveform: np.ndarray, sample_rate: int, cutoff_hz: float) -> np.ndarray:
+    """Low-pass (..., samples) with a slope 300 Hz wide."""
+    length = fft.next_fast_len(waveform.shape[-1], real=True)
+    frequency_hz = fft.rfftfreq(length, 1 / sample_rate)
+    gain = np.clip((cutoff_hz + 300 - frequency_hz) / 300, 0.0, 1.0).astype(np.float32)
+    return np.asarray(fft.irfft(fft.rfft(waveform, length) * gain, length)[..., : waveform.shape[-1]])
 
 
 def _vary(waveform: np.ndarray, sample_rate: int, rng: np.random.Generator) -> np.ndarray:
     """Level and bandwidth of another production: both belong to the clean class."""
+    if rng.random() < 0.2:
+        waveform = _limit(waveform[:, : 3 * sample_rate], sample_rate, rng.uniform(3_500, 18_000))
     if rng.random() < 0.7:
         peak = float(np.abs(waveform).max(initial=0.0))
         gain = 10.0 ** (rng.uniform(-24.0, 6.0) / 20.0)
         waveform = waveform * np.float32(min(gain, 0.95 / peak if peak > 0 else 1.0))
-    if rng.random() < 0.2:
-        cutoff_hz = rng.uniform(3_500, 18_000)
-        waveform = signal.sosfilt(signal.butter(8, cutoff_hz, fs=sample_rate, output="sos"), waveform, axis=1)
     return np.asarray(waveform, dtype=np.float32)
 
 
@@ -151,10 +183,13 @@ class _Batches(IterableDataset):
         self.source, self.settings, self.first_step = source, settings, first_step
 
     def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        worker = get_worker_info()
+        turn, workers = (worker.id, worker.num_workers) if worker is not None else (0, 1)
         step = 0
         for phase in self.settings.phases:
             for _ in range(phase.steps):
-                if step >= self.first_step:
+                # The loader asks its workers in turn, so that batches come in the order of the steps.
+                if step >= self.first_step and (step - self.first_step) % workers == turn:
                     yield draw_batch(
                         self.source,
                         self.settings.batch_segments,
@@ -172,7 +207,7 @@ def draw_batch(
     return torch.from_numpy(np.stack([segment for segment, _ in drawn])), torch.tensor([label for _, label in drawn])
 
 
-def evaluate(network: Cnn6, segments: torch.Tensor, labels: torch.Tensor, device: torch.device) -> dict[str, Any]:
+def evaluate(network: Network, segments: torch.Tensor, labels: torch.Tensor, device: torch.device) -> dict[str, Any]:
     """Balanced accuracy, recalls and confusion matrix of a network on labelled segments (b, n), (b,)."""
     classifier = Classifier(network, device)
     predicted = torch.cat([classifier(batch).argmax(dim=1) for batch in segments.split(64)])
@@ -188,7 +223,7 @@ def train(
     log: Callable[[int, dict[str, float]], None],
     device: torch.device,
     start_from: Path | None = None,
-) -> tuple[Cnn6, dict[str, Any]]:
+) -> tuple[Network, dict[str, Any]]:
     """Train with Adam on a one-cycle schedule and return the network that validated best.
 
     Args:
@@ -204,7 +239,10 @@ def train(
         The best network and its validation result (see `evaluate`), with "segments_seen".
     """
     torch.manual_seed(settings.seed)
-    network = Cnn6() if start_from is None else checkpoint.load(start_from).requires_grad_(True)
+    if start_from is None:
+        network = checkpoint.build(settings.architecture)
+    else:
+        network = checkpoint.load(start_from).requires_grad_(True)
     network.to(device)
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimiser = torch.optim.Adam(network.parameters(), settings.peak_learning_rate, weight_decay=settings.weight_decay)
@@ -223,7 +261,7 @@ def train(
         optimiser.load_state_dict(state["optimiser"])
         schedule.load_state_dict(state["schedule"])
         step, best = state["step"], state["best"]
-    loader = DataLoader(_Batches(source, settings, step), batch_size=None, num_workers=1, prefetch_factor=8)
+    loader = DataLoader(_Batches(source, settings, step), batch_size=None, num_workers=settings.loader_workers, prefetch_factor=4)
     started, started_step, losses = time.monotonic(), step, []
     batches = iter(loader)  # draws a seed, so the generator is restored after it
     if state_file.exists():
@@ -274,8 +312,10 @@ def settings_from(values: dict[str, Any]) -> TrainingSettings:
     """Read settings from plain values (YAML).
 
     Raises:
-        ValueError: an unknown key.
+        ValueError: an unknown key or architecture.
     """
+    if values.get("architecture", "dscnn") not in checkpoint.ARCHITECTURES:
+        raise ValueError(f"architecture: expected one of {sorted(checkpoint.ARCHITECTURES)}, found {values['architecture']!r}")
     known = {field.name for field in dataclasses.fields(TrainingSettings)}
     if unknown := set(values) - known:
         raise ValueError(f"unknown training settings {sorted(unknown)}; known are {sorted(known)}")
