@@ -22,8 +22,9 @@ from scipy import signal
 from jobs.launch import AuscultError, default_warehouse, home, log, run, session
 from jobs.recordings import DEMO_PACKAGES, RecordingsUnavailable, audio_files, fetch
 from models.intervals import plant
+from udfs.decoding import Resampler, decode
 from udfs.encode import AudioTrack, write_media
-from udfs.media import MediaError, Resampler, decode, probe
+from udfs.media import MediaError, probe
 
 SEED = 20261121
 RATE_HZ = 48_000

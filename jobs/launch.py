@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 PROJECT = Path(__file__).resolve().parent.parent
 DELTA_PACKAGE = "io.delta:delta-spark_4.2_2.13:4.4.0"
 EXIT_USAGE = 2
+SHIPPED_MODEL = "audio-artifacts"
+DEFAULT_MODEL_URI = f"models:/{SHIPPED_MODEL}@champion"
 
 log = logging.getLogger("auscult")
 
@@ -51,7 +53,19 @@ def run(main: Callable[[list[str]], int]) -> None:
         print("stopped; run the same command again to go on", file=sys.stderr)
         status = 130
     sys.stdout.flush()
+    _stop_session()
     sys.exit(status)
+
+
+def _stop_session() -> None:
+    """End the application in order, so that a cluster's master does not take it for failed."""
+    if "pyspark.sql" not in sys.modules:
+        return
+    from pyspark.sql import SparkSession
+
+    active = SparkSession.getActiveSession()
+    if active is not None:
+        active.stop()
 
 
 def session(name: str) -> "SparkSession":

@@ -33,12 +33,14 @@ class KnownTrack:
     size_bytes: int | None
     modified_us: int | None
     duration_s: float
+    decoded_s: float
+    error: str | None
     scored_with: frozenset[str]
 
 
 @dataclass
 class PlannedTrack:
-    """A track to score, or to record as rejected.
+    """A track to score, or to record as rejected or as renewed (the same content in a touched file).
 
     Args:
         row: what `tracks` will receive, before the outcome of scoring.
@@ -91,13 +93,19 @@ def is_unchanged(title: Title, known: list[KnownTrack], models: Iterable[str]) -
     """Whether a title needs not even be opened: same file, all its tracks done with all models."""
     wanted = set(models)
     return bool(known) and all(
+        _is_same_file(title, track)
+        and track.error_code not in TRANSIENT
+        and (wanted <= track.scored_with or track.track is None)
+        for track in known
+    )
+
+
+def _is_same_file(title: Title, track: KnownTrack) -> bool:
+    return (
         track.uri == title.uri
         and track.size_bytes == title.size_bytes
         and title.modified_ns is not None
         and track.modified_us == title.modified_ns // 1000
-        and track.error_code not in TRANSIENT
-        and (wanted <= track.scored_with or track.track is None)
-        for track in known
     )
 
 
@@ -138,8 +146,11 @@ def plan_title(
             if is_again:
                 missing = models
             if is_same and not missing and before is not None:
-                # Same content: its row stays as it is, the file's new date included.
                 done.append(before)
+                if title.modified_ns is not None and not _is_same_file(title, before):
+                    # Same content under another date or path: noted, or every later scan would read it all again.
+                    outcome = {name: getattr(before, name) for name in ("status", "error_code", "error", "decoded_s")}
+                    tracks.append(PlannedTrack({**row, **outcome, "is_renewed": True}))
                 continue
             row["scored_with"] = list(missing)
             if info.error_code is not None:

@@ -11,7 +11,7 @@ import hashlib
 from pathlib import Path
 
 from jobs import registry
-from jobs.launch import AuscultError, log, run
+from jobs.launch import SHIPPED_MODEL, AuscultError, log, run
 from models import checkpoint
 from udfs.contract import ModelContract
 
@@ -88,7 +88,7 @@ def main(argv: list[str]) -> int:
     source = parser.add_mutually_exclusive_group()
     source.add_argument("--weights", type=Path, default=checkpoint.SHIPPED, help="safetensors file (default: shipped)")
     source.add_argument("--run-id", help="MLflow run of jobs/train.py whose best weights to register")
-    parser.add_argument("--name", default=registry.SHIPPED_MODEL, help="registered model name")
+    parser.add_argument("--name", default=SHIPPED_MODEL, help="registered model name")
     parser.add_argument("--alias", default="champion", help="alias to point at the new version")
     options = parser.parse_args(argv)
     weights = options.weights

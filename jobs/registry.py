@@ -14,8 +14,6 @@ from jobs.launch import AuscultError, home
 from udfs.contract import ContractError, ModelContract, digest_of, load_predictor, try_out
 from udfs.predict import ShippedModel
 
-SHIPPED_MODEL = "audio-artifacts"
-DEFAULT_MODEL_URI = f"models:/{SHIPPED_MODEL}@champion"
 EXPERIMENT = "auscult"
 _URI = re.compile(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<version>\d+))")
 

@@ -21,7 +21,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jobs.launch import AuscultError, default_warehouse, log, run, session
+from jobs.launch import DEFAULT_MODEL_URI, AuscultError, default_warehouse, log, run, session
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from jobs.storage import Storage
 
 EXIT_TOO_MANY_REJECTED = 3
-DEFAULT_MODEL_URI = "models:/audio-artifacts@champion"
 
 
 def arguments(argv: list[str]) -> argparse.Namespace:
@@ -121,7 +120,7 @@ class Scan:
             return known
         rows = tables.read(self.spark, self.storage, "tracks").selectExpr(
             "title_id", "track", "uri", "content_hash", "status", "error_code", "size_bytes",
-            "unix_micros(modified_at) AS modified_us", "coalesce(duration_s, 0D) AS duration_s", "scored_with",
+            "unix_micros(modified_at) AS modified_us", "coalesce(duration_s, 0D) AS duration_s", "decoded_s", "error", "scored_with",
         )  # fmt: skip
         for row in rows.collect():
             entry = KnownTrack(**{**row.asDict(), "scored_with": frozenset(row.scored_with or ())})
@@ -240,6 +239,8 @@ class Scan:
                 scored.write.parquet(self.storage.locate(f"{folder}/rows"))
         self._describe(f"chunk {self.chunk}: commit {len(plans)} titles")
         for row in tables.commit_chunk(self.spark, self.storage, folder):
+            if row.get("is_renewed"):
+                continue
             self.tally.audio_done_h += row["decoded_s"] / 3600
             if row["status"] != "rejected":
                 self.tally.done.add(row["title_id"])

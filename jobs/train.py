@@ -129,7 +129,9 @@ def _train_and_log(
     torch.set_num_threads(os.cpu_count() or 1)
     noted = work / "run_id"
     run_id = noted.read_text() if noted.exists() else None  # a rerun after a kill goes on in the same run
-    with mlflow.start_run(run_id=run_id, experiment_id=None if run_id else experiment, run_name=f"train {settings.architecture}") as active:
+    with mlflow.start_run(
+        run_id=run_id, experiment_id=None if run_id else experiment, run_name=f"train {settings.architecture}"
+    ) as active:
         work.mkdir(parents=True, exist_ok=True)
         noted.write_text(active.info.run_id)
         if run_id is None:

@@ -261,7 +261,9 @@ def train(
         optimiser.load_state_dict(state["optimiser"])
         schedule.load_state_dict(state["schedule"])
         step, best = state["step"], state["best"]
-    loader = DataLoader(_Batches(source, settings, step), batch_size=None, num_workers=settings.loader_workers, prefetch_factor=4)
+    loader = DataLoader(
+        _Batches(source, settings, step), batch_size=None, num_workers=settings.loader_workers, prefetch_factor=4
+    )
     started, started_step, losses = time.monotonic(), step, []
     batches = iter(loader)  # draws a seed, so the generator is restored after it
     if state_file.exists():
@@ -315,7 +317,9 @@ def settings_from(values: dict[str, Any]) -> TrainingSettings:
         ValueError: an unknown key or architecture.
     """
     if values.get("architecture", "dscnn") not in checkpoint.ARCHITECTURES:
-        raise ValueError(f"architecture: expected one of {sorted(checkpoint.ARCHITECTURES)}, found {values['architecture']!r}")
+        raise ValueError(
+            f"architecture: expected one of {sorted(checkpoint.ARCHITECTURES)}, found {values['architecture']!r}"
+        )
     known = {field.name for field in dataclasses.fields(TrainingSettings)}
     if unknown := set(values) - known:
         raise ValueError(f"unknown training settings {sorted(unknown)}; known are {sorted(known)}")

@@ -88,6 +88,25 @@ def test_the_command_line_answers_without_spark():
         assert "usage:" in result.stdout + result.stderr
 
 
+@pytest.mark.slow
+def test_a_cluster_of_separate_executors_finds_the_same(home, tmp_path):
+    """Executors in processes of their own, which get the model from the driver and nothing from its memory."""
+    toy_models.register(tmp_path, "audio-artifacts", toy_models.LEVEL_CODE, toy_models.LEVEL.to_metadata(), 48_000)
+    catalogue = titles(tmp_path / "catalogue", 4)
+    spread = ["--master", "local-cluster[2,1,1024]", "--conf", "spark.executor.memory=1g"]
+    for warehouse, options in [("alone", []), ("spread", spread)]:
+        result = subprocess.run(
+            [
+                BIN / "spark-submit", *options, PROJECT / "jobs" / "scan.py", "--catalogue", catalogue,
+                "--warehouse", tmp_path / warehouse,
+            ],
+            cwd=tmp_path, env=environment(home), capture_output=True, text=True, timeout=500,
+        )  # fmt: skip
+        assert result.returncode == 0, result.stdout + result.stderr
+        assert "ERROR" not in result.stdout + result.stderr
+    assert rows_of(tmp_path / "spread") == rows_of(tmp_path / "alone")
+
+
 def rows_of(warehouse):
     def comparable(name, columns):
         found = DeltaTable(str(warehouse / name)).to_pyarrow_dataset().to_table(columns=columns).to_pylist()

@@ -9,7 +9,8 @@ import pytest
 from signals import write
 
 from udfs.decoder import Decoder, encode_path
-from udfs.media import Block, DecodeReport, MediaError, Resampler, decode, probe
+from udfs.decoding import Block, DecodeReport, Resampler, decode
+from udfs.media import MediaError, probe
 
 CASES = {  # file -> (rate, options)
     "a.flac": (44_100, {}),

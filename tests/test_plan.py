@@ -18,7 +18,9 @@ def info(track=0, seconds=100.0, *, content="h", can_seek=True, channels=2):
 
 
 def known(track=0, **changes):
-    row = KnownTrack("t", track, "file:///t", "h", "ok", None, 10, 1_700_000_000_123_456, 100.0, frozenset({"m/1"}))
+    row = KnownTrack(
+        "t", track, "file:///t", "h", "ok", None, 10, 1_700_000_000_123_456, 100.0, 99.0, None, frozenset({"m/1"})
+    )
     return replace(row, **changes)
 
 
@@ -48,6 +50,16 @@ def test_known_content_is_left_alone_new_models_are_added():
     assert plan([info()], [known()]).tracks == []
     [track] = plan([info()], [known()], models=("m/1", "m/2")).tracks
     assert track.models == ("m/2",)
+
+
+def test_a_touched_file_of_known_content_is_noted_and_not_scored():
+    made = plan([info()], [known(modified_us=1, status="partial", error_code="cut_off", error="why")])
+    [track] = made.tracks
+    assert track.spans == []
+    assert {name: track.row[name] for name in ("status", "error_code", "error", "decoded_s", "scored_with")} == {
+        "status": "partial", "error_code": "cut_off", "error": "why", "decoded_s": 99.0, "scored_with": [],
+    }  # fmt: skip
+    assert track.row["modified_ns"] == TITLE.modified_ns
 
 
 def test_changed_content_is_scored_anew():

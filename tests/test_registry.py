@@ -130,5 +130,5 @@ def test_registering_the_same_weights_twice_makes_one_version(home):
     client = registry.client()
     assert len(client.search_model_versions("name = 'audio-artifacts'")) == 1
     assert client.get_model_version_by_alias("audio-artifacts", "challenger").version == 1
-    [model] = registry.resolve([registry.DEFAULT_MODEL_URI])
+    [model] = registry.resolve([launch.DEFAULT_MODEL_URI])
     assert not list(model.folder.rglob("*.pkl"))

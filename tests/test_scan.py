@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import toy_models
+from pyspark.sql import functions as F
 from signals import music_like, write
 
 from jobs import scan
@@ -193,9 +194,17 @@ def test_a_changed_file_is_scanned_anew_and_only_that(place, spark, tmp_path):
     assert table(spark, tmp_path, "detections").count() == 0  # the loud stretch is gone
     rows = table(spark, tmp_path, "segments").where("title_id = 'a b.flac'").collect()
     assert len([row for row in rows if row.content_hash == second["a b.flac"].content_hash]) == 16
-    os.utime(folder / "a b.flac")  # touched, not changed: opened, not scored
+    os.utime(folder / "a b.flac")  # touched, not changed: opened once, not scored
     assert run(tmp_path, catalogue="cat") == 0
     assert table(spark, tmp_path, "segments").where("title_id = 'a b.flac'").count() == len(rows)
+    [renewed] = table(spark, tmp_path, "tracks").where("title_id = 'a b.flac'").collect()
+    kept = second["a b.flac"]
+    assert renewed.modified_at > kept.modified_at
+    assert (renewed.content_hash, renewed.decoded_s, renewed.status, renewed.scored_with) == (
+        kept.content_hash, kept.decoded_s, kept.status, kept.scored_with,
+    )  # fmt: skip
+    [last] = table(spark, tmp_path, "scans").orderBy(F.desc("started_at")).limit(1).collect()
+    assert (last.titles_done, last.audio_done_h) == (0, 0.0)
 
 
 def test_a_second_model_is_scored_alone_and_two_decode_once(place, spark, tmp_path, monkeypatch):

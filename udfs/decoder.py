@@ -21,7 +21,8 @@ from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 import numpy as np
 
-from udfs.media import Block, DecodeReport, MediaError, Resampler, TrackInfo, decode, describe, probe
+from udfs.decoding import Block, DecodeReport, Resampler, decode
+from udfs.media import MediaError, TrackInfo, describe, probe
 
 _HEADER = struct.Struct("<cIQ")
 _BLOCK, _DONE, _FAILED = b"B", b"D", b"F"

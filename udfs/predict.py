@@ -20,7 +20,8 @@ from pyspark.sql.pandas.types import to_arrow_schema
 
 from udfs.contract import ModelContract, Predictor, digest_of, load_predictor, predict
 from udfs.decoder import Decoder
-from udfs.media import Block, DecodeReport, MediaError
+from udfs.decoding import Block, DecodeReport
+from udfs.media import MediaError
 from udfs.schemas import SCORED
 from udfs.spans import SegmentCutter
 

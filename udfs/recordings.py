@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from udfs.decoder import Decoder
-from udfs.media import DecodeReport, MediaError
+from udfs.decoding import DecodeReport
+from udfs.media import MediaError
 
 
 def write_recording(decoder: Decoder, path: str, target: Path, rate_hz: int, seconds: float) -> str | None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from udfs.media import Block
+from udfs.decoding import Block
 
 
 @dataclass

@@ -11,7 +11,8 @@ import torch
 
 from models import checkpoint
 from models.serving import Classifier
-from udfs.media import Resampler, decode, probe
+from udfs.decoding import Resampler, decode
+from udfs.media import probe
 from udfs.spans import SegmentCutter
 
 BATCH = 64
