@@ -2,6 +2,8 @@
 
 import itertools
 import os
+import threading
+import time
 import wave
 
 import numpy as np
@@ -217,6 +219,24 @@ def test_a_decoder_that_dies_or_hangs_costs_one_request(tmp_path, music, files):
     assert caught.value.code == "timeout"
     decoder.timeout_s = 60
     assert decoder.probe(path)[0].codec == "mp3"
+    decoder.close()
+
+
+def test_a_decoder_outlives_the_thread_that_first_asked_it(files):
+    decoder = Decoder(timeout_s=60)
+    served = []
+
+    def ask():
+        decoder.probe(encode_path(files["a.mp3"]))
+        served.append(decoder._process)
+
+    for _ in range(3):
+        thread = threading.Thread(target=ask)
+        thread.start()
+        thread.join()
+        time.sleep(0.2)  # a child bound to the thread would be gone by now
+        assert served[0].poll() is None
+    assert len({process.pid for process in served}) == 1
     decoder.close()
 
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 SCORE = """
-import sys, resource
+import re, sys
+from pathlib import Path
 import numpy as np
 from udfs import predict
 from udfs.contract import ModelContract
@@ -25,9 +26,13 @@ predict._predictors["digest", "cpu"] = Level()
 span = {"title_id": "t", "content_hash": "h", "track": 0, "path": encode_path(sys.argv[1]), "start_s": 0.0,
         "end_s": float("inf"), "can_seek": True, "is_timed": True, "models": ["level/1"]}
 rows = sum(batch.num_rows for batch in predict.score_spans([span], [model], predict.ScanOptions(), "cpu", lambda m: None))
-own, child = (resource.getrusage(who).ru_maxrss / 1024 for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+[child] = " ".join(path.read_text() for path in Path("/proc/self/task").glob("*/children")).split()
+
+def peak(pid):  # of its own address space: getrusage's maximum is inherited from the parent
+    return int(re.search(r"VmHWM:\\s+(\\d+) kB", Path(f"/proc/{pid}/status").read_text())[1]) / 1024
+
+print(rows, peak("self"), peak(child))
 predict._decoder.close()
-print(rows, own, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024)
 """
 
 

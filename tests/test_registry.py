@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import toy_models
 
-from jobs import registry, scan
+from jobs import launch, registry, scan
 from jobs.launch import AuscultError
 from udfs.contract import ContractError, ModelContract, digest_of, load_predictor, predict
 

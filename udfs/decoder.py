@@ -15,6 +15,7 @@ import struct
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from typing import Any
 from urllib.parse import quote_from_bytes, unquote_to_bytes
@@ -49,6 +50,8 @@ class Decoder:
     def __init__(self, timeout_s: float = 120.0) -> None:
         self.timeout_s = timeout_s
         self._process: subprocess.Popen[bytes] | None = None
+        # The child dies with the thread that started it (see _serve), so that thread must outlive every span.
+        self._starter = ThreadPoolExecutor(max_workers=1)
 
     def probe(self, path: str) -> list[TrackInfo]:
         """`udfs.media.probe` of an encoded path.
@@ -129,14 +132,15 @@ class Decoder:
         if self._process is None or self._process.poll() is not None:
             self.close()
             environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-            self._process = subprocess.Popen(
+            self._process = self._starter.submit(
+                subprocess.Popen,
                 [sys.executable, "-m", "udfs.decoder"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 bufsize=0,
                 env=environment,
                 pipesize=PIPE_BYTES,
-            )
+            ).result()
         return self._process
 
     def _read(self, length: int) -> bytearray:

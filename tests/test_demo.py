@@ -1,0 +1,44 @@
+"""The demo catalogue where no recordings are to be had, and the table that compares a scan with it."""
+
+import csv
+from dataclasses import replace
+
+import pytest
+
+from jobs import demo
+from jobs.recordings import RecordingsUnavailable
+from udfs.media import MediaError, probe
+
+
+def shortened(title):
+    parts = tuple(replace(part, at=((3.0, 8.0),) if part.at else ()) for part in title.parts)
+    return replace(title, seconds=10.0, parts=parts)
+
+
+def test_without_packages_a_stand_in_of_equal_shape_is_built(tmp_path, monkeypatch, caplog):
+    def fetch(packages, folder):
+        raise RecordingsUnavailable("apt-get and dpkg are not on this machine")
+
+    wanted = {"album/02 caves.mp3", "film/two languages.mkv", "film/surround.mp4", "broken/no index.m4a"}
+    titles = tuple(shortened(title) for title in demo.TITLES if title.name in wanted)
+    monkeypatch.setattr(demo, "fetch", fetch)
+    monkeypatch.setattr(demo, "TITLES", titles)
+    assert demo.main(["build", str(tmp_path / "demo")]) == 0
+    assert "SYNTHESISED" in caplog.text
+    assert "SYNTHESISED" in (tmp_path / "demo" / "README.txt").read_text()
+    for title in titles:
+        path = tmp_path / "demo" / title.name
+        if title.spoil:
+            with pytest.raises(MediaError):
+                probe(str(path))
+            continue
+        tracks = probe(str(path))
+        assert [track.channels for track in tracks] == [{"stereo": 2, "5.1": 6}[part.layout] for part in title.parts]
+        assert all(track.duration_s == pytest.approx(title.seconds, abs=0.2) for track in tracks)
+    with open(tmp_path / "demo" / "planted.csv", newline="") as file:
+        planted = {(row["title_id"], int(row["track"]), row["defect"]) for row in csv.DictReader(file)}
+    assert planted == {
+        ("album/02 caves.mp3", 0, "hum"),
+        ("film/two languages.mkv", 1, "hum"),
+        ("film/surround.mp4", 0, "hiss"),
+    }
