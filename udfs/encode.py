@@ -1,5 +1,7 @@
 """Writes audio files in the codecs and containers that catalogues have, with PyAV."""
 
+import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -94,20 +96,72 @@ def _write_picture(container: Any, stream: Any, seconds: float) -> None:
 
 
 def _write_audio(container: Any, stream: Any, track: AudioTrack) -> None:
-    channels = track.waveform.shape[0]
-    converter = av.AudioResampler(
-        format=stream.codec_context.format.name, layout=track.layout, rate=track.sample_rate_hz
-    )
-    size = stream.codec_context.frame_size or 4096
-    packed = np.ascontiguousarray(track.waveform.T, dtype=np.float32)
-    for start in range(0, packed.shape[0], size):
-        frame = av.AudioFrame.from_ndarray(
-            packed[start : start + size].reshape(1, -1), format="flt", layout=track.layout
-        )
-        frame.sample_rate = track.sample_rate_hz
-        frame.pts = start
-        frame.time_base = Fraction(1, track.sample_rate_hz)
-        for converted in converter.resample(frame):
-            container.mux(stream.encode(converted))
-    assert channels == len(converter.layout.channels)
-    container.mux(stream.encode(None))
+    encoder = _Encoder(container, stream, track.sample_rate_hz, track.layout)
+    encoder.write(track.waveform)
+    encoder.close()
+
+
+class _Encoder:
+    """Encodes one track as its samples come."""
+
+    def __init__(self, container: Any, stream: Any, rate_hz: int, layout: str) -> None:
+        self.container, self.stream, self.rate_hz, self.layout = container, stream, rate_hz, layout
+        self.converter = av.AudioResampler(format=stream.codec_context.format.name, layout=layout, rate=rate_hz)
+        self.size = stream.codec_context.frame_size or 4096
+        self.position = 0
+        self.rest: np.ndarray | None = None  # less than a frame, (time, channels)
+
+    def write(self, samples: np.ndarray) -> None:
+        """Encode float32 (channels, time) at full scale +-1; what does not fill a frame waits."""
+        packed = np.ascontiguousarray(samples.T, dtype=np.float32)
+        if self.rest is not None:
+            packed = np.concatenate([self.rest, packed])
+        whole = packed.shape[0] - packed.shape[0] % self.size
+        for start in range(0, whole, self.size):
+            self._frame(packed[start : start + self.size])
+        self.rest = packed[whole:].copy()
+
+    def _frame(self, packed: np.ndarray) -> None:
+        frame = av.AudioFrame.from_ndarray(packed.reshape(1, -1), format="flt", layout=self.layout)
+        frame.sample_rate = self.rate_hz
+        frame.pts = self.position
+        frame.time_base = Fraction(1, self.rate_hz)
+        self.position += packed.shape[0]
+        for converted in self.converter.resample(frame):
+            self.container.mux(self.stream.encode(converted))
+
+    def close(self) -> None:
+        """Encode the rest."""
+        if self.rest is not None and len(self.rest):
+            self._frame(self.rest)
+        self.container.mux(self.stream.encode(None))
+
+
+def write_stream(path: Path, blocks: Iterable[np.ndarray], rate_hz: int, layout: str) -> int:
+    """Write one audio track as its samples come; the file appears complete or not at all.
+
+    Args:
+        path: its suffix chooses container and codec (`FORMATS`).
+        blocks: float32 (channels, time) pieces, full scale +-1.
+        rate_hz: their rate.
+        layout: FFmpeg channel layout with as many channels.
+
+    Returns:
+        Samples written, per channel.
+    """
+    container_name, codec = FORMATS[path.suffix]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with av.open(str(part), "w", format=container_name, options={"fflags": "+bitexact"}) as container:
+            stream = _add_stream(container, codec, AudioTrack(np.zeros((0, 0), np.float32), rate_hz, layout))
+            encoder = _Encoder(container, stream, rate_hz, layout)
+            samples = 0
+            for block in blocks:
+                samples += block.shape[1]
+                encoder.write(block)
+            encoder.close()
+        part.rename(path)
+    finally:
+        part.unlink(missing_ok=True)
+    return samples

@@ -12,6 +12,10 @@ that changed. Source: Higham et al., "A No-Reference model for Detecting Audio A
 Pretrained Audio Neural Networks", section 4; the paper gives amplitudes in int16 units.
 """
 
+from typing import Any
+
+import numpy as np
+
 from models.defects import click_additive, click_reductive, distortion, hiss, hum
 
 INT16_FULL_SCALE = 32768
@@ -34,4 +38,36 @@ LABEL_OF = {
     "click_reductive": "click",
 }
 
-__all__ = ["INT16_FULL_SCALE", "LABEL_OF", "SIMULATORS"]
+# What `severity_of` measures.
+SEVERITY = {
+    "hum": "signal to defect, dB",
+    "hiss": "signal to defect, dB",
+    "distortion": "clip level, share of the peak",
+    "click_additive": "largest jump, share of full scale",
+    "click_reductive": "largest jump, share of full scale",
+}
+
+
+def severity_of(
+    defect: str, clean: np.ndarray, defective: np.ndarray, mask: np.ndarray, parameters: dict[str, Any]
+) -> float:
+    """How bad a planted defect is, in the unit of `SEVERITY`.
+
+    Args:
+        defect: key of `SIMULATORS`.
+        clean: the section before, float32 (channels, time).
+        defective: the section after (channels, time').
+        mask: bool (channels, time'), what changed.
+        parameters: what the simulator was given.
+    """
+    if defect in ("hum", "hiss"):
+        signal_power = float(np.mean(np.square(clean, dtype=np.float64)))
+        defect_power = float(np.mean(np.square(defective - clean, dtype=np.float64)))
+        return float(10.0 * np.log10(max(signal_power, 1e-12) / max(defect_power, 1e-12)))
+    if defect == "distortion":
+        return float(parameters.get("ratio", 1.0))
+    jumps = np.abs(np.diff(defective, axis=1)) * (mask[:, 1:] | mask[:, :-1])
+    return float(jumps.max(initial=0.0))
+
+
+__all__ = ["INT16_FULL_SCALE", "LABEL_OF", "SEVERITY", "SIMULATORS", "severity_of"]
