@@ -1,9 +1,10 @@
-"""Registers weights as a new version of a model and moves an alias to it.
+"""Registers weights as a new version of a model, and makes it the champion if it is not worse than the present one.
 
 Reads: a safetensors file (`--weights`, default the shipped one) or a training run (`--run-id`).
 Writes: a run and a model version in MLflow.
-Launch: spark-submit jobs/register.py [--weights FILE | --run-id ID] [--name NAME] [--alias ALIAS]
-Takes: seconds (the first time about 15 more, in which MLflow prepares its database).
+Launch: spark-submit jobs/register.py [--weights FILE | --run-id ID] [--name NAME] [--compare-on CATALOGUE]
+Takes: seconds (the first time about 15 more, in which MLflow prepares its database); with --compare-on the time of
+    a scan of that catalogue.
 """
 
 import argparse
@@ -15,11 +16,13 @@ from jobs.launch import SHIPPED_MODEL, AuscultError, log, run
 from models import checkpoint
 from udfs.contract import ModelContract
 
+CHAMPION = "champion"
+CHALLENGER = "challenger"
 WEIGHTS_ARTIFACT = "audio-artifacts.safetensors"
 
 
 def contract_of(weights: Path) -> ModelContract:
-    """The contract of a CNN6 weights file.
+    """The contract of a weights file.
 
     Raises:
         AuscultError: the file is missing or is not one.
@@ -39,10 +42,10 @@ def contract_of(weights: Path) -> ModelContract:
     )
 
 
-def register(weights: Path, name: str, alias: str, run_id: str | None = None) -> str:
-    """Log weights as a model, register it as the next version and point the alias at it.
+def register(weights: Path, name: str, run_id: str | None = None) -> str:
+    """Log weights as a model and register it as the next version; aliases stay where they are.
 
-    A version with the same weights is not registered twice; the alias moves to it all the same.
+    Weights that a version has already are not registered twice.
 
     Returns:
         The version's number.
@@ -58,8 +61,7 @@ def register(weights: Path, name: str, alias: str, run_id: str | None = None) ->
     digest = hashlib.sha256(weights.read_bytes()).hexdigest()
     for version in client.search_model_versions(f"name = '{name}'"):
         if version.tags.get("weights_sha256") == digest:
-            client.set_registered_model_alias(name, alias, version.version)
-            log.info("%s/%s already has these weights; @%s points at it", name, version.version, alias)
+            log.info("%s/%s already has these weights", name, version.version)
             return str(version.version)
     signature = ModelSignature(
         inputs=Schema([TensorSpec(np.dtype("float32"), (-1, contract.segment_samples))]),
@@ -68,7 +70,7 @@ def register(weights: Path, name: str, alias: str, run_id: str | None = None) ->
     with mlflow.start_run(run_id=run_id, experiment_id=None if run_id else experiment, run_name=f"register {name}"):
         logged = mlflow.pyfunc.log_model(
             name=name,
-            python_model=str(Path(__file__).with_name("served_cnn6.py")),
+            python_model=str(Path(__file__).with_name("served_network.py")),
             artifacts={"weights": str(weights)},
             signature=signature,
             metadata=contract.to_metadata(),
@@ -77,9 +79,65 @@ def register(weights: Path, name: str, alias: str, run_id: str | None = None) ->
             pip_requirements=["auscult"],
         )
     version = mlflow.register_model(logged.model_uri, name, tags={"weights_sha256": digest})
-    client.set_registered_model_alias(name, alias, version.version)
     registry.check(registry.resolve([f"models:/{name}/{version.version}"]))
     return str(version.version)
+
+
+def promote(name: str, version: str, catalogue: str | None, force: str | None) -> tuple[bool, str]:
+    """Make a version the champion if it is not worse than the present one beyond noise.
+
+    Both are measured on the same labelled catalogue; worse beyond noise means that the 95 % interval of the paired
+    difference of their balanced accuracies (`models.metrics.paired_difference`) lies below zero. A version that is
+    not promoted becomes the challenger, and its description says why.
+
+    Args:
+        name: registered model.
+        version: its version that would be champion.
+        catalogue: folder that jobs/simulate.py wrote; None where there is nothing to compare on.
+        force: reason to promote without a comparison, kept as the tag `forced_because`.
+
+    Returns:
+        Whether it is the champion now, and why.
+    """
+    client = registry.client()
+    aliases = client.get_registered_model(name).aliases
+    champion = aliases.get(CHAMPION)
+    if champion == version:
+        return True, "it was the champion before"
+    if force is not None:
+        client.set_model_version_tag(name, version, "forced_because", force)
+        is_better, reason = True, f"forced: {force}"
+    elif champion is None:
+        is_better, reason = True, "there was no champion"
+    elif catalogue is None:
+        is_better, reason = False, f"not compared with the champion, version {champion}: give --compare-on"
+    else:
+        is_better, reason = _compare(name, version, str(champion), catalogue)
+    client.update_model_version(name, version, description=reason)
+    client.set_registered_model_alias(name, CHAMPION if is_better else CHALLENGER, version)
+    if is_better and aliases.get(CHALLENGER) == version:
+        client.delete_registered_model_alias(name, CHALLENGER)
+    return is_better, reason
+
+
+def _compare(name: str, version: str, champion: str, catalogue: str) -> tuple[bool, str]:
+    import numpy as np
+
+    from jobs import evaluate
+    from models.metrics import paired_difference
+
+    catalogue = str(Path(catalogue).resolve()) if "://" not in catalogue else catalogue
+    warehouse = f"{catalogue}/warehouse"
+    uris = [f"models:/{name}/{version}", f"models:/{name}/{champion}"]
+    new, old = evaluations = evaluate.evaluate(catalogue, warehouse, uris)
+    evaluate.keep(evaluations, catalogue, warehouse)
+    if set(new.classes) != set(old.classes):
+        return False, f"not comparable with version {champion}: classes {list(new.classes)}, there {list(old.classes)}"
+    titles = sorted({*new.titles, *old.titles})
+    difference = paired_difference(new.matrices(titles), old.matrices(titles), np.random.default_rng(evaluate.SEED))
+    interval = f"{difference.value:+.4f} ({difference.low:+.4f} to {difference.high:+.4f})"
+    verdict = "worse than" if difference.high < 0 else "not worse than"
+    return difference.high >= 0, f"{verdict} version {champion} on {catalogue}: balanced accuracy {interval}"
 
 
 def main(argv: list[str]) -> int:
@@ -89,13 +147,24 @@ def main(argv: list[str]) -> int:
     source.add_argument("--weights", type=Path, default=checkpoint.SHIPPED, help="safetensors file (default: shipped)")
     source.add_argument("--run-id", help="MLflow run of jobs/train.py whose best weights to register")
     parser.add_argument("--name", default=SHIPPED_MODEL, help="registered model name")
-    parser.add_argument("--alias", default="champion", help="alias to point at the new version")
+    parser.add_argument(
+        "--compare-on",
+        metavar="CATALOGUE",
+        help="labelled catalogue of jobs/simulate.py on which a new version must not be worse than the champion",
+    )
+    parser.add_argument(
+        "--force", metavar="REASON", help="make it the champion without a comparison; the reason is kept"
+    )
     options = parser.parse_args(argv)
+    if options.force is not None and not options.force.strip():
+        parser.error("--force: expected a reason")
     weights = options.weights
     if options.run_id:
         weights = _weights_of_run(options.run_id)
-    version = register(weights, options.name, options.alias, options.run_id)
-    print(f"models:/{options.name}/{version} is registered at {registry.tracking_uri()}; @{options.alias} points at it")
+    version = register(weights, options.name, options.run_id)
+    is_champion, reason = promote(options.name, version, options.compare_on, options.force)
+    alias = CHAMPION if is_champion else CHALLENGER
+    print(f"models:/{options.name}/{version} at {registry.tracking_uri()} is the {alias}: {reason}")
     return 0
 
 

@@ -37,12 +37,14 @@ class PlantedInterval:
     parameters: dict[str, Any]
 
 
-def draw_intervals(duration_s: float, rng: np.random.Generator) -> Iterator[tuple[float, float, bool]]:
+def draw_intervals(
+    duration_s: float, rng: np.random.Generator, mean_extra_s: float = MEAN_EXTRA_S
+) -> Iterator[tuple[float, float, bool]]:
     """Yield (start_s, end_s, is_defective) intervals that tile `[0, duration_s)` (Algorithm 1)."""
     start_s = 0.0
     is_defective = bool(rng.integers(2))
     while start_s < duration_s:
-        end_s = min(start_s + MIN_INTERVAL_S + rng.gamma(1.0, MEAN_EXTRA_S), duration_s)
+        end_s = min(start_s + MIN_INTERVAL_S + rng.gamma(1.0, mean_extra_s), duration_s)
         yield start_s, end_s, is_defective
         start_s, is_defective = end_s, not is_defective
 

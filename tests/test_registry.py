@@ -126,9 +126,9 @@ def test_registering_the_same_weights_twice_makes_one_version(home):
     from jobs import register
 
     assert register.main([]) == 0
-    assert register.main(["--alias", "challenger"]) == 0
+    assert register.main([]) == 0
     client = registry.client()
     assert len(client.search_model_versions("name = 'audio-artifacts'")) == 1
-    assert client.get_model_version_by_alias("audio-artifacts", "challenger").version == 1
+    assert client.get_registered_model("audio-artifacts").aliases == {"champion": "1"}
     [model] = registry.resolve([launch.DEFAULT_MODEL_URI])
     assert not list(model.folder.rglob("*.pkl"))

@@ -1,11 +1,11 @@
-"""An ML engineer's walk on tiny data: train, register, scan with the new version."""
+"""An ML engineer's walk on tiny data: simulate, train, evaluate, register, scan, compare; and training itself."""
 
 import numpy as np
 import pytest
 import yaml
 from signals import music_like, write
 
-from jobs import register, registry, scan, train
+from jobs import evaluate, register, registry, scan, simulate, train
 from jobs.launch import AuscultError
 
 SETTINGS = {
@@ -27,27 +27,62 @@ def clean(tmp_path):
     return folder
 
 
-def test_train_register_scan(home, clean, spark, tmp_path, monkeypatch):
+def test_simulate_train_evaluate_register_scan_compare(home, clean, spark, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(spark, "stop", lambda: None)  # the tests' session outlives the job
+    labelled, warehouse = tmp_path / "labelled", tmp_path / "warehouse"
+    assert register.main([]) == 0  # the shipped weights are the first champion
+    simulation = ["--catalogue", str(clean), "--out", str(labelled), "--mean-interval-s", "1", "--seed", "4"]
+    assert simulate.main([*simulation, "--format", "flac", "--format", "mp3"]) == 0
     settings = tmp_path / "train.yaml"
     settings.write_text(yaml.safe_dump(SETTINGS))
     assert train.main(["--clean", str(clean), "--settings", str(settings)]) == 0
     client = registry.client()
     experiment = client.get_experiment_by_name(registry.EXPERIMENT)
-    [run] = client.search_runs([experiment.experiment_id])
+    [run] = client.search_runs([experiment.experiment_id], "attributes.run_name LIKE 'train%'")
     assert run.data.metrics["segments_seen"] == 16
     assert 0 <= run.data.metrics["best_balanced_accuracy"] <= 1
     assert len(client.get_metric_history(run.info.run_id, "loss")) == 2
     assert run.data.params["recordings"] == "3"
+
+    # Four steps make no champion: without a comparison it stays challenger, and with one it is told why.
     assert register.main(["--run-id", run.info.run_id]) == 0
-    for name in ("a.wav", "b.flac"):
-        assert (clean / name).exists()
-    assert scan.main(["--catalogue", str(clean), "--limit", "2", "--warehouse", str(tmp_path / "warehouse")]) == 0
-    rows = spark.read.format("delta").load(str(tmp_path / "warehouse" / "segments")).collect()
-    assert {row.model_version for row in rows} == {"1"}
-    assert all(sum(row.scores.values()) == pytest.approx(1, abs=0.02) for row in rows)
-    assert register.main([]) == 0  # the shipped weights become version 2
-    assert registry.resolve(["models:/audio-artifacts@champion"])[0].shipped.version == "2"
+    assert client.get_registered_model("audio-artifacts").aliases == {"champion": "1", "challenger": "2"}
+    assert "--compare-on" in client.get_model_version("audio-artifacts", "2").description
+    assert register.main(["--run-id", run.info.run_id, "--compare-on", str(labelled)]) == 0
+    assert client.get_registered_model("audio-artifacts").aliases == {"champion": "1", "challenger": "2"}
+    assert "worse than version 1" in client.get_model_version("audio-artifacts", "2").description
+    figures = spark.read.format("delta").load(str(labelled / "warehouse" / "evaluations"))
+    accuracy = {
+        row.model_version: row.value
+        for row in figures.where("facet = 'all' AND metric = 'balanced_accuracy'").collect()
+    }
+    assert accuracy["2"] < accuracy["1"]
+
+    capsys.readouterr()
+    both = ["--model", "models:/audio-artifacts@champion", "--model", "models:/audio-artifacts@challenger"]
+    assert evaluate.main(["--catalogue", str(labelled), *both]) == 0
+    printed = capsys.readouterr().out
+    assert "0 titles scored" in printed  # the comparison has scanned them
+    assert f"| audio-artifacts/1 | {accuracy['1']:.3f} (" in printed
+    pictures = {item.path for item in client.list_artifacts(run.info.run_id, "evaluation")}
+    assert pictures == {"evaluation/confusion.png", "evaluation/recall_by_severity.png"}
+    assert client.get_run(run.info.run_id).data.metrics["evaluation.balanced_accuracy"] == pytest.approx(accuracy["2"])
+
+    assert register.main(["--run-id", run.info.run_id, "--force", "to try it"]) == 0
+    version = client.get_model_version_by_alias("audio-artifacts", "champion")
+    assert (version.version, version.tags["forced_because"]) == (2, "to try it")
+    assert scan.main(["--catalogue", str(clean), *both[:2], "--warehouse", str(warehouse)]) == 0
+    assert (
+        scan.main(["--catalogue", str(clean), "--model", "models:/audio-artifacts/1", "--warehouse", str(warehouse)])
+        == 0
+    )
+    compared = spark.sql(
+        "SELECT COUNT(*) AS segments, AVG(ABS(a.scores['hum'] - b.scores['hum'])) AS apart FROM {rows} AS a JOIN {rows} AS b "
+        "USING (title_id, track, channel, start_s) WHERE a.model_version = '1' AND b.model_version = '2'",
+        rows=spark.read.format("delta").load(str(warehouse / "segments")),
+    ).first()
+    assert compared.segments == 4 * 2 * 5
+    assert compared.apart > 0
 
 
 def test_a_killed_training_goes_on_where_it_was(tmp_path):

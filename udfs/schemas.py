@@ -166,3 +166,78 @@ PROBED = StructType(
         _column("found", StringType(), "Tracks of the title or the error, JSON"),
     ]
 )
+
+# What jobs/simulate.py writes: a catalogue of files with planted defects (and untouched ones), and what is in them.
+SIMULATED = StructType(
+    [
+        _column("title_id", StringType(), "File: the version's name and the clean title's, such as hum/album/01.flac"),
+        _column("uri", StringType(), "Where the file is"),
+        _column("clean_title_id", StringType(), "Title that it was made from"),
+        _column("clean_uri", StringType(), "File of the clean title"),
+        _column("version", StringType(), "Simulator that was applied, or clean"),
+        _column("format", StringType(), "Suffix that chose codec and container, without the dot"),
+        _column("duration_s", DoubleType(), "Length of the file, seconds"),
+        _column("kind", StringType(), "The catalogue's column kind (music, speech ...); NULL where it has none"),
+        _column("error", StringType(), "Why there is no file; NULL where there is one"),
+    ]
+)
+
+LABELS = StructType(
+    [
+        _column("title_id", StringType(), "File with the defect (titles.title_id)"),
+        _column("clean_uri", StringType(), "File of the clean title"),
+        _column("defect", StringType(), "Label under which a detector should report it"),
+        _column("simulator", StringType(), "Simulator that planted it"),
+        _START_S,
+        _END_S,
+        _column("channels", ArrayType(IntegerType()), "Channels with the defect, indices from 0"),
+        _column(
+            "events",
+            ArrayType(StructType([_START_S, _END_S])),
+            "Stretches inside in which samples changed; pauses below 50 ms belong to a stretch",
+        ),
+        _column("severity", DoubleType(), "How bad, in severity_unit"),
+        _column("severity_unit", StringType(), "What severity measures"),
+        _column("parameters", StringType(), "What the simulator was given, JSON"),
+    ]
+)
+
+EVALUATIONS = StructType(
+    [
+        _column("evaluation_id", StringType(), "One run of jobs/evaluate.py for one model version"),
+        _column("evaluated_at", TimestampType(), "When"),
+        _column("catalogue", StringType(), "Labelled catalogue (folder that jobs/simulate.py wrote)"),
+        _MODEL,
+        _MODEL_VERSION,
+        _column("facet", StringType(), "What the segments were split by: all, format, kind or severity"),
+        _column("facet_value", StringType(), "Which part, such as mp3 or hum 10..20 signal to defect, dB"),
+        _column("label", StringType(), "Class the figure is about; NULL for figures over all classes"),
+        _column("metric", StringType(), "balanced_accuracy, recall or precision"),
+        _column("value", DoubleType(), "The figure, 0..1"),
+        _column("low", DoubleType(), "Lower end of the 95 % interval (bootstrap over clean titles)"),
+        _column("high", DoubleType(), "Upper end of the 95 % interval"),
+        _column("segments", LongType(), "Segments behind the figure, count"),
+    ]
+)
+
+# One row per file that a simulation task makes: the columns of SIMULATED, and its labels.
+SIMULATION = StructType(
+    [
+        *SIMULATED.fields,
+        _column(
+            "labels",
+            ArrayType(StructType([field for field in LABELS.fields if field.name not in ("title_id", "clean_uri")])),
+            "Planted intervals",
+        ),
+    ]
+)
+SIMULATION_ORDERS = StructType(
+    [
+        *(field for field in SIMULATED.fields if field.name not in ("duration_s", "error", "uri")),
+        _column("path", StringType(), "Local path of the clean file, undecodable bytes percent-encoded"),
+        _column("target", StringType(), "Local path of the file to make"),
+        _column("seed", LongType(), "Seed of the whole simulation"),
+        _column("seconds", DoubleType(), "Longest piece of the title to take, seconds"),
+        _column("mean_interval_s", DoubleType(), "Mean length of intervals beyond the least, seconds"),
+    ]
+)

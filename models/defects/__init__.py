@@ -43,7 +43,7 @@ SEVERITY = {
     "hum": "signal to defect, dB",
     "hiss": "signal to defect, dB",
     "distortion": "clip level, share of the peak",
-    "click_additive": "largest jump, share of full scale",
+    "click_additive": "largest added sample, share of full scale",
     "click_reductive": "largest jump, share of full scale",
 }
 
@@ -66,6 +66,8 @@ def severity_of(
         return float(10.0 * np.log10(max(signal_power, 1e-12) / max(defect_power, 1e-12)))
     if defect == "distortion":
         return float(parameters.get("ratio", 1.0))
+    if defect == "click_additive":
+        return float(np.abs(defective - clean).max(initial=0.0))
     jumps = np.abs(np.diff(defective, axis=1)) * (mask[:, 1:] | mask[:, :-1])
     return float(jumps.max(initial=0.0))
 

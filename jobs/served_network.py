@@ -1,4 +1,4 @@
-"""The MLflow model of a trained CNN6 ("models from code": this file is stored with the weights)."""
+"""The MLflow model of a trained network ("models from code": this file is stored with the weights)."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from models import checkpoint
 from models.serving import Classifier
 
 
-class ServedCnn6(PythonModel):
+class ServedNetwork(PythonModel):
     """Waveforms float32 (batch, samples) in, probabilities float32 (batch, labels) out."""
 
     def load_context(self, context: PythonModelContext) -> None:
@@ -26,4 +26,4 @@ class ServedCnn6(PythonModel):
         return self.classifier(torch.from_numpy(np.ascontiguousarray(model_input))).numpy()
 
 
-mlflow.models.set_model(ServedCnn6())
+mlflow.models.set_model(ServedNetwork())

@@ -1,0 +1,312 @@
+"""Measures model versions on a labelled catalogue.
+
+Reads: a folder that jobs/simulate.py wrote, model versions from the MLflow registry.
+Writes: the Delta table evaluations in the warehouse; metrics and pictures in the MLflow run of each version.
+One row per: model version x facet x value x class x metric.
+Launch: spark-submit jobs/evaluate.py --catalogue OUT [--model models:/NAME/VERSION ...]
+Takes: the time of a scan of the catalogue, once per version: it scans with jobs/scan.py what was not scanned before.
+"""
+
+import argparse
+import math
+import tempfile
+import uuid
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from jobs.launch import DEFAULT_MODEL_URI, AuscultError, log, run, session
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from pyspark.sql import SparkSession
+
+    from jobs.registry import ResolvedModel
+    from jobs.storage import Storage
+
+SEED = 0  # of the bootstrap: the same table gives the same intervals
+FACETS = ("format", "kind", "severity")
+
+
+@dataclass
+class Evaluation:
+    """What one model version said about a labelled catalogue.
+
+    Args:
+        name: registered model name.
+        version: its version.
+        classes: the clean class first, then the model's defects.
+        counts: columns clean_title_id, format, kind, severity, truth, said, segments.
+    """
+
+    name: str
+    version: str
+    classes: tuple[str, ...]
+    counts: "pd.DataFrame"
+
+    def matrices(self, titles: list[str] | None = None, where: dict[str, str] | None = None) -> np.ndarray:
+        """Confusion matrices (titles, classes, classes) of the segments that fit, rows true, columns said.
+
+        Args:
+            titles: clean titles in order; None takes those that occur.
+            where: values of columns.
+        """
+        counts = self.counts
+        for column, value in (where or {}).items():
+            counts = counts[counts[column] == value]
+        titles = sorted(counts["clean_title_id"].unique()) if titles is None else titles
+        found = np.zeros((len(titles), len(self.classes), len(self.classes)))
+        place = {title: number for number, title in enumerate(titles)}
+        number = {label: index for index, label in enumerate(self.classes)}
+        for row in counts.itertuples():
+            if row.clean_title_id in place:
+                found[place[row.clean_title_id], number[row.truth], number[row.said]] += row.segments
+        return found
+
+    @property
+    def titles(self) -> list[str]:
+        """The clean titles, in order."""
+        return sorted(self.counts["clean_title_id"].unique())
+
+
+def evaluate(catalogue: str, warehouse: str, uris: list[str], settings: Path | None = None) -> list[Evaluation]:
+    """Scan a labelled catalogue with model versions, as far as that was not done, and count what they said.
+
+    Raises:
+        AuscultError: the catalogue is not a labelled one, a model is not to be had, or the scan failed.
+    """
+    from jobs import registry, scan, tables
+    from jobs.storage import Storage
+
+    models = registry.resolve(uris)
+    spark = session("auscult evaluate")
+    labelled = Storage(spark, catalogue)
+    for name in ("titles", "labels"):
+        if not labelled.exists(f"{name}/_delta_log"):
+            raise AuscultError(
+                f"catalogue {catalogue}: expected the Delta tables titles and labels that jobs/simulate.py writes, "
+                f"found no {name}"
+            )
+    # The versions, not the aliases: an alias that moves meanwhile must not change what is measured.
+    chosen = [argument for model in models for argument in ("--model", f"models:/{model.shipped.key}")]
+    given = [] if settings is None else ["--settings", str(settings)]
+    status = scan.main(["--catalogue", labelled.locate("titles"), "--warehouse", warehouse, *chosen, *given])
+    if status != 0:
+        raise AuscultError(f"the scan of {catalogue} ended with status {status}; nothing was evaluated")
+    storage = Storage(spark, warehouse)
+    tables.prepare(spark, storage)
+    return [_count(spark, labelled, storage, model) for model in models]
+
+
+def _count(spark: "SparkSession", labelled: "Storage", storage: "Storage", model: "ResolvedModel") -> Evaluation:
+    from jobs import tables
+
+    contract = model.shipped.contract
+    if not contract.clean_labels:
+        raise AuscultError(
+            f"model {model.shipped.key}: its contract names no clean_labels, so nothing says 'no defect'"
+        )
+    clean = contract.clean_labels[0]
+    classes = (clean, *(label for label in contract.labels if label not in contract.clean_labels))
+    mapped = [(label, clean if label in contract.clean_labels else label) for label in contract.labels]
+    labels = tables.read(spark, labelled, "labels")
+    if strangers := {row.defect for row in labels.select("defect").distinct().collect()} - set(classes):
+        log.warning("%s knows no %s: left out of its figures", model.shipped.key, ", ".join(sorted(strangers)))
+    found = spark.sql(
+        files("jobs.sql").joinpath("evaluation.sql").read_text(),
+        segments=tables.read(spark, storage, "segments").where(
+            f"model = '{model.shipped.name}' AND model_version = '{model.shipped.version}'"
+        ),
+        titles=tables.read(spark, labelled, "titles"),
+        labels=labels,
+        classes=spark.createDataFrame(mapped, "label string, class string"),
+        clean=clean,
+    ).toPandas()
+    counts: pd.DataFrame = found[found["truth"].isin(classes)]  # type: ignore[index]
+    if counts.empty:
+        raise AuscultError(f"model {model.shipped.key}: no segment of the catalogue was scored")
+    return Evaluation(model.shipped.name, model.shipped.version, classes, counts)
+
+
+def figures(evaluation: Evaluation) -> list[dict[str, Any]]:
+    """Balanced accuracy, recalls and precisions over all segments and by facet, as rows of `evaluations`."""
+    rows = _figures_of(evaluation, "all", "all")
+    for facet in FACETS:
+        for value in sorted(evaluation.counts[facet].dropna().unique()):
+            rows += _figures_of(evaluation, facet, value)
+    return rows
+
+
+def _figures_of(evaluation: Evaluation, facet: str, value: str) -> list[dict[str, Any]]:
+    from models import metrics
+
+    where = {} if facet == "all" else {facet: value}
+    matrices = evaluation.matrices(where=where)
+    whole, drawn = matrices.sum(axis=0), metrics.bootstrap(matrices, np.random.default_rng(SEED))
+    rows = []
+
+    def add(label: str | None, metric: str, estimate: Any, segments: float) -> None:
+        if not math.isnan(estimate.value):
+            rows.append(
+                {
+                    "facet": facet,
+                    "facet_value": value,
+                    "label": label,
+                    "metric": metric,
+                    "value": estimate.value,
+                    "low": estimate.low,
+                    "high": estimate.high,
+                    "segments": int(segments),
+                }
+            )
+
+    if facet != "severity":  # of one defect only
+        balanced = metrics.estimate(float(metrics.mean_recall(whole)), metrics.mean_recall(drawn))
+        add(None, "balanced_accuracy", balanced, whole.sum())
+    recalls, recalls_drawn = metrics.recalls(whole), metrics.recalls(drawn)
+    precisions, precisions_drawn = metrics.precisions(whole), metrics.precisions(drawn)
+    for index, label in enumerate(evaluation.classes):
+        add(label, "recall", metrics.estimate(recalls[index], recalls_drawn[:, index]), whole[index].sum())
+        if facet != "severity":
+            precision = metrics.estimate(precisions[index], precisions_drawn[:, index])
+            add(label, "precision", precision, whole[:, index].sum())
+    return rows
+
+
+def draw_pictures(evaluation: Evaluation, rows: list[dict[str, Any]], folder: Path) -> list[Path]:
+    """Confusion matrix and recall against severity, as PNG files."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    matrix = evaluation.matrices().sum(axis=0)
+    share = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+    figure, axes = pyplot.subplots(figsize=(6, 5), layout="constrained")
+    axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
+    for (row, column), value in np.ndenumerate(share):
+        axes.text(column, row, f"{value:.3f}", ha="center", va="center", color="white" if value > 0.5 else "black")
+    ticks = range(len(evaluation.classes))
+    axes.set_xticks(ticks, evaluation.classes, rotation=30)
+    axes.set_yticks(ticks, evaluation.classes)
+    axes.set(xlabel="said", ylabel="true", title=f"{evaluation.name}/{evaluation.version}, share of the true class")
+    made = [folder / "confusion.png"]
+    figure.savefig(made[0], dpi=120)
+    pyplot.close(figure)
+    severities = [row for row in rows if row["facet"] == "severity" and row["metric"] == "recall"]
+    simulators = sorted({row["facet_value"].split(" ")[0] for row in severities})
+    if simulators:
+        figure, panels = pyplot.subplots(
+            1, len(simulators), figsize=(3.2 * len(simulators), 3.4), sharey=True, squeeze=False, layout="constrained"
+        )
+        for panel, simulator in zip(panels[0], simulators, strict=True):
+            of_it = [row for row in severities if row["facet_value"].split(" ")[0] == simulator]
+            of_it.sort(key=lambda row: float(row["facet_value"].split(" ")[1].split("..")[0]))
+            values = np.array([row["value"] for row in of_it])
+            spread = np.array([[row["value"] - row["low"], row["high"] - row["value"]] for row in of_it]).T
+            panel.errorbar(range(len(of_it)), values, yerr=np.abs(spread), marker="o", capsize=3)
+            names = [row["facet_value"].split(" ", 1)[1] for row in of_it]
+            panel.set_xticks(range(len(of_it)), names, rotation=45, ha="right")
+            panel.set(title=simulator, ylim=(0, 1.02))
+            panel.grid(alpha=0.3)
+        panels[0][0].set_ylabel("recall")
+        made.append(folder / "recall_by_severity.png")
+        figure.savefig(made[1], dpi=120)
+        pyplot.close(figure)
+    return made
+
+
+def table(evaluations: list[Evaluation], rows: dict[str, list[dict[str, Any]]]) -> str:
+    """The figures over all segments as a Markdown table, a line a version."""
+    lines = ["| model | balanced accuracy | recall (precision) by class | segments |", "|---|---|---|---|"]
+    for evaluation in evaluations:
+        key = f"{evaluation.name}/{evaluation.version}"
+        found = {(row["label"], row["metric"]): row for row in rows[key] if row["facet"] == "all"}
+        whole = found[None, "balanced_accuracy"]
+        by_class = ", ".join(
+            f"{label} {found[label, 'recall']['value']:.3f}"
+            + (f" ({found[label, 'precision']['value']:.3f})" if (label, "precision") in found else "")
+            for label in evaluation.classes
+            if (label, "recall") in found
+        )
+        lines.append(
+            f"| {key} | {whole['value']:.3f} ({whole['low']:.3f} to {whole['high']:.3f}) | {by_class} "
+            f"| {whole['segments']} |"
+        )
+    return "\n".join(lines)
+
+
+def keep(evaluations: list[Evaluation], catalogue: str, warehouse: str) -> dict[str, list[dict[str, Any]]]:
+    """Write figures to the table `evaluations` and to the MLflow runs of the versions; returns them by version."""
+    from delta.tables import DeltaTable
+    from mlflow.exceptions import MlflowException
+
+    from jobs import registry
+    from jobs.storage import Storage
+    from udfs.schemas import EVALUATIONS
+
+    spark = session("auscult evaluate")
+    location = Storage(spark, warehouse).locate("evaluations")
+    DeltaTable.createIfNotExists(spark).location(location).addColumns(EVALUATIONS).property(
+        "delta.enableDeletionVectors", "false"
+    ).execute()
+    client = registry.client()
+    by_version = {}
+    for evaluation in evaluations:
+        rows = figures(evaluation)
+        by_version[f"{evaluation.name}/{evaluation.version}"] = rows
+        common = {
+            "evaluation_id": uuid.uuid4().hex[:12],
+            "evaluated_at": datetime.now(UTC),
+            "catalogue": catalogue,
+            "model": evaluation.name,
+            "model_version": evaluation.version,
+        }
+        values = [tuple({**common, **row}.get(name) for name in EVALUATIONS.names) for row in rows]
+        spark.createDataFrame(values, EVALUATIONS).write.format("delta").mode("append").save(location)
+        run_id = client.get_model_version(evaluation.name, evaluation.version).run_id
+        if not run_id:
+            continue
+        try:
+            for row in rows:
+                if row["facet"] == "all":
+                    name = f"evaluation.{row['metric']}" + (f".{row['label']}" if row["label"] else "")
+                    client.log_metric(run_id, name, row["value"])
+            with tempfile.TemporaryDirectory() as folder:
+                for picture in draw_pictures(evaluation, rows, Path(folder)):
+                    client.log_artifact(run_id, str(picture), "evaluation")
+        except MlflowException as error:
+            log.warning("run %s: figures and pictures not kept there: %s", run_id, str(error).splitlines()[0])
+    return by_version
+
+
+def main(argv: list[str]) -> int:
+    """Evaluate and print."""
+    parser = argparse.ArgumentParser(prog="evaluate.py", description=(__doc__ or "").split("\n\n")[0])
+    parser.add_argument("--catalogue", required=True, help="folder that jobs/simulate.py wrote")
+    parser.add_argument(
+        "--model",
+        action="append",
+        metavar="URI",
+        help=f"repeatable, as for jobs/scan.py (default: {DEFAULT_MODEL_URI})",
+    )
+    parser.add_argument(
+        "--warehouse", help="where its segments and evaluations go (default: warehouse/ in the catalogue)"
+    )
+    parser.add_argument("--settings", type=Path, metavar="YAML", help="settings of the scan")
+    options = parser.parse_args(argv)
+    catalogue = options.catalogue if "://" in options.catalogue else str(Path(options.catalogue).resolve())
+    warehouse = options.warehouse or f"{catalogue}/warehouse"
+    evaluations = evaluate(catalogue, warehouse, options.model or [DEFAULT_MODEL_URI], options.settings)
+    rows = keep(evaluations, catalogue, warehouse)
+    print(table(evaluations, rows))
+    print(f"\nby format, kind and severity: the table {warehouse}/evaluations; pictures: the versions' MLflow runs")
+    return 0
+
+
+if __name__ == "__main__":
+    run(main)
