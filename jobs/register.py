@@ -100,7 +100,7 @@ def promote(name: str, version: str, catalogue: str | None, force: str | None) -
         Whether it is the champion now, and why.
     """
     client = registry.client()
-    aliases = client.get_registered_model(name).aliases
+    aliases = {alias: str(number) for alias, number in client.get_registered_model(name).aliases.items()}
     champion = aliases.get(CHAMPION)
     if champion == version:
         return True, "it was the champion before"
@@ -112,7 +112,7 @@ def promote(name: str, version: str, catalogue: str | None, force: str | None) -
     elif catalogue is None:
         is_better, reason = False, f"not compared with the champion, version {champion}: give --compare-on"
     else:
-        is_better, reason = _compare(name, version, str(champion), catalogue)
+        is_better, reason = _compare(name, version, champion, catalogue)
     client.update_model_version(name, version, description=reason)
     client.set_registered_model_alias(name, CHAMPION if is_better else CHALLENGER, version)
     if is_better and aliases.get(CHALLENGER) == version:

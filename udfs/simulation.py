@@ -113,14 +113,14 @@ def simulate(
     report = DecodeReport()
 
     def blocks() -> Iterator[np.ndarray]:
-        left = round(seconds * RATE_HZ)
+        left = seconds * RATE_HZ  # may be infinite
         decoded = decoder.decode(
             path, info.track, 0.0, seconds, [RATE_HZ], can_seek=False, is_timed=info.is_timed, report=report
         )
         for _, block in decoded:
             if left <= 0 or block.samples.shape[0] != info.channels:
                 break
-            yield block.samples[:, :left]
+            yield block.samples[:, : round(min(left, block.samples.shape[1]))]
             left -= block.samples.shape[1]
 
     planted: list[PlantedInterval] = []
