@@ -7,7 +7,7 @@ CATALOGUE ?= var/demo
 DEMO := $(if $(filter var/demo,$(CATALOGUE)),1)
 export AUSCULT_HOME ?= $(CURDIR)/var
 .DEFAULT_GOAL := help
-.PHONY: help setup scan demo-table register test test-slow check bench accuracy lock dist
+.PHONY: help setup scan demo-table register test test-slow check bench evaluate accuracy lock dist
 
 help: ## print this help
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -29,8 +29,9 @@ scan: setup ## scan the demo catalogue, or CATALOGUE=/my/media
 	@$(MAKE) -s register
 	$(BIN)/spark-submit jobs/scan.py --catalogue "$(CATALOGUE)" $(if $(DEMO),--settings conf/demo.yaml)
 
-register: setup ## register the shipped model in MLflow
+register: setup ## register the shipped models in MLflow
 	$(BIN)/python jobs/register.py
+	$(BIN)/python jobs/register.py --name audio-artifacts-cnn6 --weights models/weights/audio-artifacts-cnn6.safetensors
 
 demo-table: setup ## what the scan of the demo catalogue found, missed and invented
 	@$(BIN)/spark-submit jobs/demo.py compare var/demo
@@ -48,6 +49,14 @@ check: setup ## style and types
 
 bench: setup ## the scan beside a bare loop of the same decode and model
 	$(BIN)/python -m tests.bench.scan_beside_loop
+
+evaluate: setup ## the shipped models on a labelled test catalogue from recordings that training never saw
+	$(BIN)/python jobs/demo.py clean var/evaluation/clean.csv
+	test -d var/evaluation/titles || $(BIN)/spark-submit jobs/simulate.py --catalogue var/evaluation/clean.csv \
+	  --out var/evaluation --format flac --format mp3 --format m4a --format opus --seconds 60 --seed 1
+	@$(MAKE) -s register
+	$(BIN)/spark-submit jobs/evaluate.py --catalogue var/evaluation \
+	  --model models:/audio-artifacts@champion --model models:/audio-artifacts-cnn6@champion
 
 accuracy: setup ## balanced accuracy of the shipped weights on recordings that training never saw
 	$(BIN)/python -m tests.bench.accuracy

@@ -3,7 +3,8 @@
 Reads: Debian packages (see jobs/recordings.py); where they are not to be had, synthesises a stand-in.
 Writes: media files and planted.csv into a folder; prints a table.
 One row per: planted.csv has one row a planted interval.
-Launch: python jobs/demo.py build FOLDER; spark-submit jobs/demo.py compare FOLDER [--warehouse W]
+Launch: python jobs/demo.py build FOLDER; spark-submit jobs/demo.py compare FOLDER [--warehouse W];
+    python jobs/demo.py clean FILE.csv
 Takes: half a minute to build, after a download of 115 MB.
 """
 
@@ -28,6 +29,7 @@ from udfs.media import MediaError, probe
 
 SEED = 20261121
 RATE_HZ = 48_000
+PROMPTS = 40  # of each language, in the list of clean recordings
 PLANTED = "planted.csv"
 ABOUT = "README.txt"
 
@@ -306,16 +308,43 @@ def compare(folder: Path, warehouse: str) -> Iterator[str]:
     yield f"{results['found']} found, {results['missed']} missed, {len(found) - len(used)} false"
 
 
+def list_clean(path: Path) -> int:
+    """Write a catalogue (CSV) of the recordings that training never sees, with their kind; returns their number.
+
+    Raises:
+        AuscultError: the recordings are not to be had here.
+    """
+    try:
+        files = _Recordings(fetch(DEMO_PACKAGES, home() / "recordings")).files
+    except RecordingsUnavailable as error:
+        raise AuscultError(f"the recordings are not to be had: {error}") from error
+    chosen = [("music", file) for kind in ("music", "hold") for file in files[kind]]
+    for kind in ("speech-en", "speech-fr"):
+        # The longest prompts, which hold sentences; the rest are single words.
+        longest = sorted(files[kind], key=lambda file: (-file.stat().st_size, file.name))[:PROMPTS]
+        chosen += [("speech", file) for file in longest]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "w", newline="") as out:
+        writer = csv.writer(out)
+        writer.writerow(["title_id", "uri", "kind"])
+        for number, (kind, file) in enumerate(chosen):
+            writer.writerow([f"{kind}/{number:03d} {file.name}", file.as_uri(), kind])
+    return len(chosen)
+
+
 def main(argv: list[str]) -> int:
-    """Build the catalogue, or compare a scan of it with what was planted."""
+    """Build the catalogue, compare a scan of it with what was planted, or list the clean recordings behind it."""
     parser = argparse.ArgumentParser(prog="demo.py", description=(__doc__ or "").split("\n\n")[0])
-    parser.add_argument("do", choices=["build", "compare"])
-    parser.add_argument("folder", type=Path)
+    parser.add_argument("do", choices=["build", "compare", "clean"])
+    parser.add_argument("folder", type=Path, help="folder of the demo catalogue; for clean, the CSV file to write")
     parser.add_argument("--warehouse", default=default_warehouse())
     options = parser.parse_args(argv)
     if options.do == "build":
         kind = "real recordings" if build(options.folder) else "SYNTHESISED audio (no recordings to be had here)"
         print(f"demo catalogue of {kind}: {len(TITLES)} titles in {options.folder}")
+        return 0
+    if options.do == "clean":
+        print(f"{list_clean(options.folder)} clean recordings in {options.folder}")
         return 0
     if not (options.folder / PLANTED).exists():
         raise AuscultError(f"{options.folder}: no {PLANTED} there; build the demo catalogue first")

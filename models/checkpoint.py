@@ -17,7 +17,9 @@ ARCHITECTURES: dict[str, tuple[type[Cnn6] | type[DsCnn], type[Cnn6Config] | type
     "dscnn": (DsCnn, DsCnnConfig),
 }
 
-SHIPPED = Path(__file__).parent / "weights" / "audio-artifacts.safetensors"
+WEIGHTS = Path(__file__).parent / "weights"
+SHIPPED = WEIGHTS / "audio-artifacts.safetensors"  # the default detector (dscnn)
+SHIPPED_CNN6 = WEIGHTS / "audio-artifacts-cnn6.safetensors"  # the paper's network
 
 
 def build(architecture: str, config: dict[str, Any] | None = None) -> Network:

@@ -32,6 +32,8 @@ def aliases(client):
     return {alias: str(number) for alias, number in client.get_registered_model("audio-artifacts").aliases.items()}
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_simulate_train_evaluate_register_scan_compare(home, clean, spark, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(spark, "stop", lambda: None)  # the tests' session outlives the job
     labelled, warehouse = tmp_path / "labelled", tmp_path / "warehouse"

@@ -18,10 +18,10 @@ from udfs.spans import SegmentCutter
 BATCH = 64
 
 
-def main(folder: Path, out: Path) -> None:
+def main(folder: Path, out: Path, weights: Path) -> None:
     """Score every track of every file in a folder; write the scores as .npz, print seconds."""
     torch.set_num_threads(1)
-    classifier = Classifier(checkpoint.load(checkpoint.SHIPPED), torch.device("cpu"))
+    classifier = Classifier(checkpoint.load(weights), torch.device("cpu"))
     begun_wall, begun_cpu = time.monotonic(), sum(os.times()[:2])
     batch = np.empty((BATCH, 48_000), dtype=np.float32)
     names: list[str] = []
@@ -60,4 +60,4 @@ def _chain(blocks, resampler):  # type: ignore[no-untyped-def]
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    main(Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]))

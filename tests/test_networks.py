@@ -1,0 +1,123 @@
+import numpy as np
+import pytest
+import torch
+
+from models import checkpoint
+from models.cnn6 import Cnn6, Cnn6Config
+from models.dscnn import DsCnn, DsCnnConfig
+from models.features import LogMel, WaveformStatistics
+from models.serving import Classifier, fold_batch_norm
+
+
+@pytest.fixture(scope="module")
+def segments(music):
+    return torch.from_numpy(np.concatenate([music[:, i * 48_000 : (i + 1) * 48_000] for i in range(20)]))
+
+
+def test_parameter_count_is_the_papers():
+    assert checkpoint.parameter_count(Cnn6()) == 4_569_797
+
+
+def test_log_mel_has_the_papers_shape_and_librosas_values(segments):
+    import librosa
+
+    ours = LogMel()(segments[:3])
+    assert ours.shape == (3, 94, 128)
+    for waveform, mel in zip(segments[:3].numpy(), ours.numpy(), strict=True):
+        power = librosa.feature.melspectrogram(
+            y=waveform, sr=48_000, n_fft=1024, hop_length=512, n_mels=128, fmin=50, fmax=22_000, pad_mode="reflect"
+        )
+        reference = 10 * np.log10(np.maximum(power, 1e-10))
+        np.testing.assert_allclose(mel.T, reference, atol=0.1)  # decibels; float32 rounds near the floor of -100
+
+
+def test_folded_batch_norm_says_the_same(segments):
+    torch.manual_seed(0)
+    network = Cnn6()
+    network.train()(segments)  # gives batch norm statistics that are not the identity
+    network.eval()
+    with torch.inference_mode():
+        torch.testing.assert_close(fold_batch_norm(network)(segments), network(segments), atol=2e-4, rtol=1e-3)
+
+
+SHIPPED = [checkpoint.SHIPPED, checkpoint.SHIPPED_CNN6]
+
+
+@pytest.mark.parametrize("weights", SHIPPED)
+def test_bf16_stays_within_a_hundredth_of_float32(segments, weights):
+    network = checkpoint.load(weights)
+    device = torch.device("cpu")
+    difference = Classifier(network, device, bf16=True)(segments) - Classifier(network, device, bf16=False)(segments)
+    assert difference.abs().max() < 1e-2
+
+
+@pytest.mark.parametrize("weights", SHIPPED)
+def test_scores_do_not_depend_on_the_batch(segments, weights):
+    classifier = Classifier(checkpoint.load(weights), torch.device("cpu"), bf16=False)
+    together = classifier(segments[:8])
+    alone = torch.cat([classifier(segments[i : i + 1]) for i in range(8)])
+    torch.testing.assert_close(together, alone, atol=1e-5, rtol=0)
+
+
+def test_checkpoint_round_trip(tmp_path, segments):
+    network = Cnn6(Cnn6Config(widths=(8, 8, 16, 16), labels=("clean", "bad"))).eval()
+    checkpoint.save(network, tmp_path / "w.safetensors", half=False)
+    read = checkpoint.load(tmp_path / "w.safetensors")
+    assert read.config == network.config
+    torch.testing.assert_close(read(segments[:2]), network(segments[:2]))
+
+
+def test_the_small_network_costs_less_than_a_tenth_and_folds_exactly(segments):
+    from torch.utils.flop_counter import FlopCounterMode
+
+    def flops(network):
+        with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+            network.eval()(segments[:1])
+        return counter.get_total_flops()
+
+    torch.manual_seed(0)
+    small = DsCnn()
+    assert flops(small) < 0.1 * flops(Cnn6())
+    small.train()(segments)
+    small.eval()
+    with torch.inference_mode():
+        torch.testing.assert_close(fold_batch_norm(small)(segments), small(segments), atol=2e-4, rtol=1e-3)
+
+
+def test_small_network_round_trip(tmp_path, segments):
+    network = DsCnn(DsCnnConfig(stem=8, stages=((8, 1), (16, 2)), labels=("clean", "bad"))).eval()
+    checkpoint.save(network, tmp_path / "w.safetensors", half=False)
+    read = checkpoint.load(tmp_path / "w.safetensors")
+    assert read.config == network.config
+    torch.testing.assert_close(read(segments[:2]), network(segments[:2]))
+
+
+def test_waveform_statistics_tell_clipping_and_clicks_and_ignore_gain(segments):
+    statistics = WaveformStatistics()
+    clean = segments[:4]
+    clipped = torch.clamp(clean, -0.3 * clean.abs().max(), 0.3 * clean.abs().max())
+    clicked = clean.clone()
+    clicked[:, 24_000] += 0.9
+    before, flat, jumpy = (statistics(waveform) for waveform in (clean, clipped, clicked))
+    assert before.shape == (4, statistics.features, 94)
+    assert (flat[:, 6:12].amax(dim=2) > before[:, 6:12].amax(dim=2)).any(dim=1).all()  # shares at the peak
+    changed = (jumpy - before).abs()[:, 2:6].amax(dim=1) > 1e-3  # jumps and bends
+    assert changed.nonzero()[:, 1].unique().tolist() == [24_000 // 512]
+    louder = statistics(2 * clean)
+    audible = clean.view(4, -1)[:, : 93 * 512].reshape(4, 93, 512).abs().amax(dim=2) > 1e-2
+    torch.testing.assert_close(
+        (louder - before)[:, 0, :93][audible], torch.full((int(audible.sum()),), 0.6931), atol=1e-3, rtol=0
+    )
+
+
+def test_foreign_weights_are_refused(tmp_path):
+    from safetensors.torch import save_file
+
+    save_file({"x": torch.zeros(1)}, tmp_path / "w.safetensors")
+    with pytest.raises(ValueError, match="architecture cnn6"):
+        checkpoint.load(tmp_path / "w.safetensors")
+
+
+@pytest.mark.parametrize("weights", SHIPPED)
+def test_shipped_weights_are_small(weights):
+    assert weights.stat().st_size < 12_000_000
