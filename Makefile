@@ -7,7 +7,7 @@ CATALOGUE ?= var/demo
 DEMO := $(if $(filter var/demo,$(CATALOGUE)),1)
 export AUSCULT_HOME ?= $(CURDIR)/var
 .DEFAULT_GOAL := help
-.PHONY: help setup scan demo-table register test test-slow check bench evaluate accuracy lock dist
+.PHONY: help setup scan demo-table register test test-slow check bench evaluate lock dist
 
 help: ## print this help
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -57,9 +57,6 @@ evaluate: setup ## the shipped models on a labelled test catalogue from recordin
 	@$(MAKE) -s register
 	$(BIN)/spark-submit jobs/evaluate.py --catalogue var/evaluation \
 	  --model models:/audio-artifacts@champion --model models:/audio-artifacts-cnn6@champion
-
-accuracy: setup ## balanced accuracy of the shipped weights on recordings that training never saw
-	$(BIN)/python -m tests.bench.accuracy
 
 lock: ## resolve pyproject.toml's pins into requirements.lock
 	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes --no-header \
