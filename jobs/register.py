@@ -9,6 +9,7 @@ Takes: seconds (the first time about 15 more, in which MLflow prepares its datab
 
 import argparse
 import hashlib
+import warnings
 from pathlib import Path
 
 from jobs import registry
@@ -67,7 +68,10 @@ def register(weights: Path, name: str, run_id: str | None = None) -> str:
         inputs=Schema([TensorSpec(np.dtype("float32"), (-1, contract.segment_samples))]),
         outputs=Schema([TensorSpec(np.dtype("float32"), (-1, len(contract.labels)))]),
     )
-    with mlflow.start_run(run_id=run_id, experiment_id=None if run_id else experiment, run_name=f"register {name}"):
+    started = mlflow.start_run(run_id=run_id, experiment_id=None if run_id else experiment, run_name=f"register {name}")
+    with started, warnings.catch_warnings():
+        # The contract check below does what MLflow would do with an example.
+        warnings.filterwarnings("ignore", message=".*input example", category=UserWarning)
         logged = mlflow.pyfunc.log_model(
             name=name,
             python_model=str(Path(__file__).with_name("served_network.py")),

@@ -144,7 +144,7 @@ def _code(waveform: np.ndarray, sample_rate: int, rng: np.random.Generator) -> n
         return waveform
     cutoff_hz = np.exp(rng.uniform(np.log(7_000), np.log(20_500)))
     if rng.random() < 0.5:
-        return _limit(waveform, sample_rate, cutoff_hz)
+        return np.clip(_limit(waveform, sample_rate, cutoff_hz), -1.0, 1.0)  # as a decoder's output is
     _, _, spectrum = signal.stft(waveform, sample_rate, "cosine", 2048, boundary="even")
     spectrum = spectrum.astype(np.complex64)  # (frequency, time)
     size = np.abs(spectrum)
@@ -169,6 +169,7 @@ def _vary(waveform: np.ndarray, sample_rate: int, rng: np.random.Generator) -> n
     """Level and bandwidth of another production: both belong to the clean class."""
     if rng.random() < 0.2:
         waveform = _limit(waveform[:, : 3 * sample_rate], sample_rate, rng.uniform(3_500, 18_000))
+        waveform /= max(1.0, float(np.abs(waveform).max(initial=0.0)) / 0.98)  # a limit may overshoot
     if rng.random() < 0.7:
         peak = float(np.abs(waveform).max(initial=0.0))
         gain = 10.0 ** (rng.uniform(-24.0, 6.0) / 20.0)
