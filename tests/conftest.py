@@ -46,7 +46,9 @@ def home(tmp_path, monkeypatch, prepared_store):
 
 @pytest.fixture(scope="session")
 def spark():
-    os.environ.setdefault("PYSPARK_SUBMIT_ARGS", "--master local[2] --conf spark.ui.enabled=false pyspark-shell")
+    # This session lives for minutes of planning, so full compilation pays here (conf/spark-defaults.conf leaves it out).
+    java = "--conf spark.driver.extraJavaOptions=-XX:+UseSerialGC"
+    os.environ.setdefault("PYSPARK_SUBMIT_ARGS", f"--master local[2] --conf spark.ui.enabled=false {java} pyspark-shell")
     from jobs.launch import session
 
     found = session("tests")
