@@ -81,6 +81,7 @@ def test_a_model_without_contract_is_refused_by_the_command(home, tmp_path):
         scan.main(["--catalogue", str(tmp_path), "--model", "models:/plain@champion"])
 
 
+@pytest.mark.slow
 def test_an_mlflow_server_serves_as_well(home, tmp_path, monkeypatch):
     """A real server: registered through it, resolved through it, scanned after it is gone."""
     import socket

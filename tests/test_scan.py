@@ -311,6 +311,7 @@ def test_an_interrupted_commit_is_finished_by_the_next_scan(place, spark, tmp_pa
     assert table(spark, tmp_path, "tracks").count() == 2
 
 
+@pytest.mark.slow
 def test_what_an_accident_left_is_replaced_and_neighbours_stay(place, spark, tmp_path):
     """A track whose decoder hung is scored again by the next scan; the file's other track is left alone."""
     from delta.tables import DeltaTable

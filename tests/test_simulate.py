@@ -66,6 +66,7 @@ def test_labels_tell_where_samples_changed(spark, clean, tmp_path):
             assert changed[told].mean() > 0.7
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_bytes(spark, clean, tmp_path):
     def digests(out):
         return {
