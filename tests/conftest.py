@@ -48,7 +48,9 @@ def home(tmp_path, monkeypatch, prepared_store):
 def spark():
     # This session lives for minutes of planning, so full compilation pays here (conf/spark-defaults.conf leaves it out).
     java = "--conf spark.driver.extraJavaOptions=-XX:+UseSerialGC"
-    os.environ.setdefault("PYSPARK_SUBMIT_ARGS", f"--master local[2] --conf spark.ui.enabled=false {java} pyspark-shell")
+    os.environ.setdefault(
+        "PYSPARK_SUBMIT_ARGS", f"--master local[2] --conf spark.ui.enabled=false {java} pyspark-shell"
+    )
     from jobs.launch import session
 
     found = session("tests")
