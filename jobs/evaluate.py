@@ -68,6 +68,11 @@ class Evaluation:
         return found
 
     @property
+    def key(self) -> str:
+        """Name and version, as `scored_with` has them."""
+        return f"{self.name}/{self.version}"
+
+    @property
     def titles(self) -> list[str]:
         """The clean titles, in order."""
         return sorted(self.counts["clean_title_id"].unique())
@@ -79,7 +84,7 @@ def evaluate(catalogue: str, warehouse: str, uris: list[str], settings: Path | N
     Raises:
         AuscultError: the catalogue is not a labelled one, a model is not to be had, or the scan failed.
     """
-    from jobs import registry, scan, tables
+    from jobs import registry, scan
     from jobs.storage import Storage
 
     models = registry.resolve(uris)
@@ -98,8 +103,13 @@ def evaluate(catalogue: str, warehouse: str, uris: list[str], settings: Path | N
     if status != 0:
         raise AuscultError(f"the scan of {catalogue} ended with status {status}; nothing was evaluated")
     storage = Storage(spark, warehouse)
-    tables.prepare(spark, storage)
     return [_count(spark, labelled, storage, model) for model in models]
+
+
+def located(catalogue: str, warehouse: str | None = None) -> tuple[str, str]:
+    """A labelled catalogue's folder, absolute, and the warehouse for its scans (by default inside it)."""
+    catalogue = catalogue if "://" in catalogue else str(Path(catalogue).resolve())
+    return catalogue, warehouse or f"{catalogue}/warehouse"
 
 
 def _count(spark: "SparkSession", labelled: "Storage", storage: "Storage", model: "ResolvedModel") -> Evaluation:
@@ -193,7 +203,7 @@ def draw_pictures(evaluation: Evaluation, rows: list[dict[str, Any]], folder: Pa
     ticks = range(len(evaluation.classes))
     axes.set_xticks(ticks, evaluation.classes, rotation=30)
     axes.set_yticks(ticks, evaluation.classes)
-    axes.set(xlabel="said", ylabel="true", title=f"{evaluation.name}/{evaluation.version}, share of the true class")
+    axes.set(xlabel="said", ylabel="true", title=f"{evaluation.key}, share of the true class")
     made = [folder / "confusion.png"]
     figure.savefig(made[0], dpi=120)
     pyplot.close(figure)
@@ -224,8 +234,7 @@ def table(evaluations: list[Evaluation], rows: dict[str, list[dict[str, Any]]]) 
     """The figures over all segments as a Markdown table, a line a version."""
     lines = ["| model | balanced accuracy | recall (precision) by class | segments |", "|---|---|---|---|"]
     for evaluation in evaluations:
-        key = f"{evaluation.name}/{evaluation.version}"
-        found = {(row["label"], row["metric"]): row for row in rows[key] if row["facet"] == "all"}
+        found = {(row["label"], row["metric"]): row for row in rows[evaluation.key] if row["facet"] == "all"}
         whole = found[None, "balanced_accuracy"]
         by_class = ", ".join(
             f"{label} {found[label, 'recall']['value']:.3f}"
@@ -234,7 +243,7 @@ def table(evaluations: list[Evaluation], rows: dict[str, list[dict[str, Any]]]) 
             if (label, "recall") in found
         )
         lines.append(
-            f"| {key} | {whole['value']:.3f} ({whole['low']:.3f} to {whole['high']:.3f}) | {by_class} "
+            f"| {evaluation.key} | {whole['value']:.3f} ({whole['low']:.3f} to {whole['high']:.3f}) | {by_class} "
             f"| {whole['segments']} |"
         )
     return "\n".join(lines)
@@ -258,7 +267,7 @@ def keep(evaluations: list[Evaluation], catalogue: str, warehouse: str) -> dict[
     by_version = {}
     for evaluation in evaluations:
         rows = figures(evaluation)
-        by_version[f"{evaluation.name}/{evaluation.version}"] = rows
+        by_version[evaluation.key] = rows
         common = {
             "evaluation_id": uuid.uuid4().hex[:12],
             "evaluated_at": datetime.now(UTC),
@@ -299,8 +308,7 @@ def main(argv: list[str]) -> int:
     )
     parser.add_argument("--settings", type=Path, metavar="YAML", help="settings of the scan")
     options = parser.parse_args(argv)
-    catalogue = options.catalogue if "://" in options.catalogue else str(Path(options.catalogue).resolve())
-    warehouse = options.warehouse or f"{catalogue}/warehouse"
+    catalogue, warehouse = located(options.catalogue, options.warehouse)
     evaluations = evaluate(catalogue, warehouse, options.model or [DEFAULT_MODEL_URI], options.settings)
     rows = keep(evaluations, catalogue, warehouse)
     print(table(evaluations, rows))

@@ -130,8 +130,7 @@ def _compare(name: str, version: str, champion: str, catalogue: str) -> tuple[bo
     from jobs import evaluate
     from models.metrics import paired_difference
 
-    catalogue = str(Path(catalogue).resolve()) if "://" not in catalogue else catalogue
-    warehouse = f"{catalogue}/warehouse"
+    catalogue, warehouse = evaluate.located(catalogue)
     uris = [f"models:/{name}/{version}", f"models:/{name}/{champion}"]
     new, old = evaluations = evaluate.evaluate(catalogue, warehouse, uris)
     evaluate.keep(evaluations, catalogue, warehouse)

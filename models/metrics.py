@@ -49,7 +49,7 @@ def balanced_accuracy(matrix: np.ndarray) -> float:
     >>> balanced_accuracy(np.array([[1, 1], [0, 1]]))
     0.75
     """
-    return float(np.nanmean(recalls(matrix)))
+    return float(mean_recall(matrix))
 
 
 def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
