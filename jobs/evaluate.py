@@ -9,8 +9,10 @@ Takes: the time of a scan of the catalogue, once per version: it scans with jobs
 
 import argparse
 import math
+import sys
 import tempfile
 import uuid
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.resources import files
@@ -23,7 +25,7 @@ from jobs.launch import DEFAULT_MODEL_URI, AuscultError, log, run, session
 
 if TYPE_CHECKING:
     import pandas as pd
-    from pyspark.sql import SparkSession
+    from pyspark.sql import DataFrame, SparkSession
 
     from jobs.registry import ResolvedModel
     from jobs.storage import Storage
@@ -40,13 +42,15 @@ class Evaluation:
         name: registered model name.
         version: its version.
         classes: the clean class first, then the model's defects.
-        counts: columns clean_title_id, format, kind, severity, truth, said, segments.
+        counts: columns clean_title_id, format, kind, severity, truth, said, segments (jobs/sql/evaluation.sql).
+        scores: columns class, score, defective_segments, other_segments (jobs/sql/precision_recall.sql).
     """
 
     name: str
     version: str
     classes: tuple[str, ...]
     counts: "pd.DataFrame"
+    scores: "pd.DataFrame"
 
     def matrices(self, titles: list[str] | None = None, where: dict[str, str] | None = None) -> np.ndarray:
         """Confusion matrices (titles, classes, classes) of the segments that fit, rows true, columns said.
@@ -99,7 +103,8 @@ def evaluate(catalogue: str, warehouse: str, uris: list[str], settings: Path | N
     # The versions, not the aliases: an alias that moves meanwhile must not change what is measured.
     chosen = [argument for model in models for argument in ("--model", f"models:/{model.shipped.key}")]
     given = [] if settings is None else ["--settings", str(settings)]
-    status = scan.main(["--catalogue", labelled.locate("titles"), "--warehouse", warehouse, *chosen, *given])
+    with redirect_stdout(sys.stderr):  # the scan's report is not what this job prints
+        status = scan.main(["--catalogue", labelled.locate("titles"), "--warehouse", warehouse, *chosen, *given])
     if status != 0:
         raise AuscultError(f"the scan of {catalogue} ended with status {status}; nothing was evaluated")
     storage = Storage(spark, warehouse)
@@ -126,25 +131,65 @@ def _count(spark: "SparkSession", labelled: "Storage", storage: "Storage", model
     labels = tables.read(spark, labelled, "labels")
     if strangers := {row.defect for row in labels.select("defect").distinct().collect()} - set(classes):
         log.warning("%s knows no %s: left out of its figures", model.shipped.key, ", ".join(sorted(strangers)))
-    found = spark.sql(
-        files("jobs.sql").joinpath("evaluation.sql").read_text(),
+    judged = _sql(
+        spark,
+        "judged",
         segments=tables.read(spark, storage, "segments").where(
             f"model = '{model.shipped.name}' AND model_version = '{model.shipped.version}'"
         ),
         titles=tables.read(spark, labelled, "titles"),
         labels=labels,
-        classes=spark.createDataFrame(mapped, "label string, class string"),
-        clean=clean,
-    ).toPandas()
+    ).persist()
+    names = spark.createDataFrame(mapped, "label string, class string")
+    found = _sql(spark, "evaluation", judged=judged, classes=names, clean=clean).toPandas()
+    scores = _sql(spark, "precision_recall", judged=judged, classes=names).toPandas()
+    judged.unpersist()
     counts: pd.DataFrame = found[found["truth"].isin(classes)]  # type: ignore[index]
     if counts.empty:
         raise AuscultError(f"model {model.shipped.key}: no segment of the catalogue was scored")
-    return Evaluation(model.shipped.name, model.shipped.version, classes, counts)
+    return Evaluation(model.shipped.name, model.shipped.version, classes, counts, scores)
+
+
+def _sql(spark: "SparkSession", name: str, **given: Any) -> "DataFrame":
+    return spark.sql(files("jobs.sql").joinpath(f"{name}.sql").read_text(), **given)
+
+
+def precision_recall(evaluation: Evaluation, label: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Precision, recall and score, each (thresholds,), of one class at falling scores.
+
+    Precision holds for the share of defects in this catalogue; where defects are rarer it is lower.
+    """
+    of_it = evaluation.scores[evaluation.scores["class"] == label].sort_values("score", ascending=False)
+    hits, others = of_it["defective_segments"].to_numpy().cumsum(), of_it["other_segments"].to_numpy().cumsum()
+    return hits / np.maximum(hits + others, 1), hits / max(hits[-1], 1), of_it["score"].to_numpy()
+
+
+def average_precision(precision: np.ndarray, recall: np.ndarray) -> float:
+    """Area under the precision-recall curve, as steps.
+
+    >>> round(average_precision(np.array([1.0, 0.5, 2 / 3]), np.array([0.5, 0.5, 1.0])), 3)
+    0.833
+    """
+    return float(np.sum(np.diff(recall, prepend=0.0) * precision))
 
 
 def figures(evaluation: Evaluation) -> list[dict[str, Any]]:
     """Balanced accuracy, recalls and precisions over all segments and by facet, as rows of `evaluations`."""
     rows = _figures_of(evaluation, "all", "all")
+    for label in evaluation.classes[1:]:
+        precision, recall, _score = precision_recall(evaluation, label)
+        segments = int(evaluation.counts.loc[evaluation.counts["truth"] == label, "segments"].sum())
+        if segments:
+            rows.append(
+                {
+                    "facet": "all",
+                    "facet_value": "all",
+                    "label": label,
+                    "metric": "average_precision",
+                    "value": average_precision(precision, recall),
+                    "segments": segments,
+                }
+            )
     for facet in FACETS:
         for value in sorted(evaluation.counts[facet].dropna().unique()):
             rows += _figures_of(evaluation, facet, value)
@@ -188,7 +233,7 @@ def _figures_of(evaluation: Evaluation, facet: str, value: str) -> list[dict[str
 
 
 def draw_pictures(evaluation: Evaluation, rows: list[dict[str, Any]], folder: Path) -> list[Path]:
-    """Confusion matrix and recall against severity, as PNG files."""
+    """Confusion matrix, precision against recall, and recall against severity, as PNG files."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -204,8 +249,17 @@ def draw_pictures(evaluation: Evaluation, rows: list[dict[str, Any]], folder: Pa
     axes.set_xticks(ticks, evaluation.classes, rotation=30)
     axes.set_yticks(ticks, evaluation.classes)
     axes.set(xlabel="said", ylabel="true", title=f"{evaluation.key}, share of the true class")
-    made = [folder / "confusion.png"]
+    made = [folder / "confusion.png", folder / "precision_recall.png"]
     figure.savefig(made[0], dpi=120)
+    pyplot.close(figure)
+    figure, axes = pyplot.subplots(figsize=(6, 5), layout="constrained")
+    for label in evaluation.classes[1:]:
+        precision, recall, _score = precision_recall(evaluation, label)
+        axes.plot(recall, precision, label=f"{label}, area {average_precision(precision, recall):.3f}")
+    axes.set(xlabel="recall", ylabel="precision", title=evaluation.key, xlim=(0, 1.02), ylim=(0, 1.02))
+    axes.grid(alpha=0.3)
+    axes.legend(loc="lower left")
+    figure.savefig(made[1], dpi=120)
     pyplot.close(figure)
     severities = [row for row in rows if row["facet"] == "severity" and row["metric"] == "recall"]
     simulators = sorted({row["facet_value"].split(" ")[0] for row in severities})
@@ -225,7 +279,7 @@ def draw_pictures(evaluation: Evaluation, rows: list[dict[str, Any]], folder: Pa
             panel.grid(alpha=0.3)
         panels[0][0].set_ylabel("recall")
         made.append(folder / "recall_by_severity.png")
-        figure.savefig(made[1], dpi=120)
+        figure.savefig(made[-1], dpi=120)
         pyplot.close(figure)
     return made
 

@@ -2,7 +2,7 @@
 
 Reads: clean recordings (any format the scan reads), decoded once into a cache.
 Writes: a run in MLflow with its settings, curves and best weights; a checkpoint, from which a rerun goes on.
-Launch: spark-submit jobs/train.py --clean FOLDER [--settings conf/train.yaml] [--steps N]
+Launch: spark-submit jobs/train.py --clean FOLDER [--settings conf/train.yaml] [--steps N] [--workers N]
 Takes: with conf/train.yaml about an hour on two CPU cores with bfloat16; register the result with jobs/register.py --run-id.
 """
 
@@ -21,6 +21,8 @@ from jobs import registry
 from jobs.launch import PROJECT, AuscultError, home, log, run, session
 from jobs.register import WEIGHTS_ARTIFACT
 from models import checkpoint
+from models.cnn6 import LABELS
+from models.distributed import rank
 from models.training import Phase, SegmentSource, TrainingSettings, settings_from, train
 
 
@@ -94,6 +96,14 @@ def main(argv: list[str]) -> int:
     parser.add_argument(
         "--work", type=Path, help="folder for the checkpoint (default: one per settings, in the home folder)"
     )
+    parser.add_argument(
+        "--workers",
+        type=int,
+        default=1,
+        metavar="N",
+        help="train in N processes through Spark's TorchDistributor: on this machine with a local master, else on the "
+        "cluster, a GPU each where tasks get one (default: 1, without it)",
+    )
     options = parser.parse_args(argv)
     try:
         settings = settings_from(yaml.safe_load(options.settings.read_text()))
@@ -102,6 +112,10 @@ def main(argv: list[str]) -> int:
     if options.steps is not None:
         settings = replace(
             settings, phases=(Phase(1.0, options.steps),), validate_every_steps=max(1, options.steps // 4)
+        )
+    if options.workers < 1 or settings.batch_segments % options.workers:
+        raise AuscultError(
+            f"--workers: expected a divisor of batch_segments ({settings.batch_segments}), found {options.workers}"
         )
     if options.start_from is not None and not options.start_from.exists():
         raise AuscultError(f"weights {options.start_from}: there is no such file")
@@ -113,20 +127,22 @@ def main(argv: list[str]) -> int:
     training, validation = split(recordings, settings.validation_share)
     identity = json.dumps([asdict(settings), [path.name for path in training], str(options.start_from)], sort_keys=True)
     work = options.work or home() / "training" / hashlib.sha256(identity.encode()).hexdigest()[:16]
-    run_id = _train_and_log(training, validation, settings, work, options.start_from)
+    run_id = _train_and_log(training, validation, settings, work, options.start_from, options.workers)
     print(f"run {run_id} at {registry.tracking_uri()}; register it: spark-submit jobs/register.py --run-id {run_id}")
     return 0
 
 
 def _train_and_log(
-    training: list[Path], validation: list[Path], settings: TrainingSettings, work: Path, start_from: Path | None
+    training: list[Path],
+    validation: list[Path],
+    settings: TrainingSettings,
+    work: Path,
+    start_from: Path | None,
+    workers: int,
 ) -> str:
     experiment = registry.prepare_store()
     import mlflow
-    import torch
 
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    torch.set_num_threads(os.cpu_count() or 1)
     noted = work / "run_id"
     run_id = noted.read_text() if noted.exists() else None  # a rerun after a kill goes on in the same run
     with mlflow.start_run(
@@ -137,16 +153,89 @@ def _train_and_log(
         if run_id is None:
             mlflow.log_params({key: str(value) for key, value in asdict(settings).items()})
             mlflow.log_params(
-                {"recordings": len(training), "validation_recordings": len(validation), "device": str(device)}
+                {"recordings": len(training), "validation_recordings": len(validation), "workers": workers}
             )
+        given = (training, validation, settings, work, start_from, mlflow.get_tracking_uri(), active.info.run_id)
+        result = train_here(*given) if workers == 1 else _distribute(workers, given)
+        mlflow.log_artifact(str(work / WEIGHTS_ARTIFACT))
+        mlflow.log_dict(
+            {"labels": list(LABELS), "rows_true_columns_predicted": result["confusion"].tolist()}, "confusion.json"
+        )
+        mlflow.set_tag("device", result["device"])
+        mlflow.log_metrics(
+            {"best_balanced_accuracy": result["balanced_accuracy"], "segments_seen": result["segments_seen"]}
+        )
+        log.info("best validation balanced accuracy %.4f", result["balanced_accuracy"])
+        return str(active.info.run_id)
 
-        def report(step: int, metrics: dict[str, float]) -> None:
-            mlflow.log_metrics(metrics, step=step)
-            log.info(
-                "step %d/%d: loss %.3f, validation balanced accuracy %.3f, %.0f segments/s",
-                step, settings.steps, metrics["loss"], metrics["validation_balanced_accuracy"], metrics["segments_per_s"],
-            )  # fmt: skip
 
+def _distribute(workers: int, given: tuple[Any, ...]) -> dict[str, Any]:
+    """Train in several processes: on this machine with a local master, else as tasks of the cluster."""
+    from pyspark.ml.torch.distributor import TorchDistributor
+
+    spark = session("auscult train")
+    is_local = (spark.sparkContext.master or "").startswith("local")
+    distributor = TorchDistributor(num_processes=workers, local_mode=is_local, use_gpu=_has_gpus(spark))
+    try:
+        return distributor.run(train_here, *given)  # type: ignore[return-value]
+    except RuntimeError as error:
+        raise AuscultError(
+            f"training in {workers} processes failed; its last words are above, and a rerun goes on from {given[3]}: "
+            f"{str(error).splitlines()[0]}"
+        ) from error
+    finally:
+        spark.stop()
+
+
+def _has_gpus(spark: Any) -> bool:
+    if (spark.sparkContext.master or "").startswith("local"):
+        return "gpu" in spark.sparkContext.resources
+    amount = float(spark.conf.get("spark.task.resource.gpu.amount", "0"))
+    if 0 < amount < 1:
+        raise AuscultError(
+            f"spark.task.resource.gpu.amount: expected 1 for a training, since each worker takes a whole GPU, found {amount:g}"
+        )
+    return amount > 0
+
+
+def train_here(
+    training: list[Path],
+    validation: list[Path],
+    settings: TrainingSettings,
+    work: Path,
+    start_from: Path | None,
+    tracking_uri: str,
+    run_id: str,
+) -> dict[str, Any]:
+    """Train in this process, alone or as one of those that `torchrun` started, and log the curves to an MLflow run.
+
+    Returns:
+        The validation result (see `models.training.train`) with "device"; the weights are in `work`.
+    """
+    import mlflow
+    import torch
+
+    workers = int(os.environ.get("WORLD_SIZE", "1"))
+    device = (
+        torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
+        if torch.cuda.is_available()
+        else torch.device("cpu")
+    )
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
+    if workers > 1:
+        torch.distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    mlflow.set_tracking_uri(tracking_uri)
+
+    def report(step: int, metrics: dict[str, float]) -> None:
+        mlflow.log_metrics(metrics, step=step, run_id=run_id)
+        log.info(
+            "step %d/%d: loss %.3f, validation balanced accuracy %.3f, %.0f segments/s",
+            step, settings.steps, metrics["loss"], metrics["validation_balanced_accuracy"], metrics["segments_per_s"],
+        )  # fmt: skip
+
+    try:
         network, result = train(
             SegmentSource(training, settings.sample_rate_hz, settings.clean_share),
             SegmentSource(validation, settings.sample_rate_hz, settings.clean_share),
@@ -156,18 +245,12 @@ def _train_and_log(
             device,
             start_from=start_from,
         )
-        weights = work / WEIGHTS_ARTIFACT
-        checkpoint.save(network, weights)
-        mlflow.log_artifact(str(weights))
-        mlflow.log_dict(
-            {"labels": list(network.config.labels), "rows_true_columns_predicted": result["confusion"].tolist()},
-            "confusion.json",
-        )
-        mlflow.log_metrics(
-            {"best_balanced_accuracy": result["balanced_accuracy"], "segments_seen": result["segments_seen"]}
-        )
-        log.info("best validation balanced accuracy %.4f", result["balanced_accuracy"])
-        return str(active.info.run_id)
+        if rank() == 0:
+            checkpoint.save(network, work / WEIGHTS_ARTIFACT)
+    finally:
+        if workers > 1:
+            torch.distributed.destroy_process_group()
+    return {**result, "device": str(device)}
 
 
 if __name__ == "__main__":

@@ -43,9 +43,10 @@ class Classifier(nn.Module):
         self.device = device
         self.bf16 = has_bf16(device) if bf16 is None else bf16
         self.network = fold_batch_norm(network).to(device)
-        # The first layer stays in float32: little of the work, and most of bfloat16's error, since decibels have a
-        # wide range for its 8 bits.
-        self.network.first.is_exact = True
+        # Some stay in float32, above all the first: little of the work, and most of bfloat16's error, since decibels
+        # have a wide range for its 8 bits.
+        for layer in self.network.exact:
+            layer.is_exact = True  # type: ignore[assignment]
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     @torch.inference_mode()

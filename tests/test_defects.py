@@ -42,6 +42,24 @@ def test_full_scale_material_is_never_pushed_over(name):
     assert np.abs(defective).max() < 1.0
 
 
+NOTHING = {
+    "hum": {"frequency_hz": 50.0, "amplitude": 0.0},
+    "hiss": {"amplitude": 0.0},
+    "distortion": {"clip_level": 1.0},
+    "click_additive": {"positions": [], "cutoffs": [], "signs": []},
+    "click_reductive": {"starts": [], "lengths": []},
+}
+
+
+@pytest.mark.parametrize("rate", [8_000, 48_000])
+@pytest.mark.parametrize("name", SIMULATORS)
+def test_zero_severity_changes_nothing(name, rate):
+    clean = waveform_for(rate, 2)
+    same, mask = SIMULATORS[name].apply(clean, rate, np.random.default_rng(0), **NOTHING[name])
+    np.testing.assert_array_equal(same, clean)
+    assert not mask.any()
+
+
 def test_no_headroom_means_no_hum_and_silence_means_no_distortion():
     rng = np.random.default_rng(0)
     assert hum.draw(np.ones((1, 100), np.float32), 48_000, rng) is None

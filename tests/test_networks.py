@@ -5,7 +5,7 @@ import torch
 from models import checkpoint
 from models.cnn6 import Cnn6, Cnn6Config
 from models.dscnn import DsCnn, DsCnnConfig
-from models.features import LogMel, WaveformStatistics
+from models.features import LogMel, ToneSpectrum, WaveformStatistics, whiten
 from models.serving import Classifier, fold_batch_norm
 
 
@@ -98,16 +98,46 @@ def test_waveform_statistics_tell_clipping_and_clicks_and_ignore_gain(segments):
     clipped = torch.clamp(clean, -0.3 * clean.abs().max(), 0.3 * clean.abs().max())
     clicked = clean.clone()
     clicked[:, 24_000] += 0.9
-    before, flat, jumpy = (statistics(waveform) for waveform in (clean, clipped, clicked))
+
+    def describe(waveform):
+        return statistics(waveform, whiten(torch.fft.rfft(waveform), waveform.shape[1]))
+
+    before, flat, jumpy = (describe(waveform) for waveform in (clean, clipped, clicked))
     assert before.shape == (4, statistics.features, 94)
-    assert (flat[:, 6:12].amax(dim=2) > before[:, 6:12].amax(dim=2)).any(dim=1).all()  # shares at the peak
+    assert (flat[:, 9:15].amax(dim=2) > before[:, 9:15].amax(dim=2)).any(dim=1).all()  # shares at the peak
     changed = (jumpy - before).abs()[:, 2:6].amax(dim=1) > 1e-3  # jumps and bends
     assert changed.nonzero()[:, 1].unique().tolist() == [24_000 // 512]
-    louder = statistics(2 * clean)
+    louder = describe(2 * clean)
     audible = clean.view(4, -1)[:, : 93 * 512].reshape(4, 93, 512).abs().amax(dim=2) > 1e-2
     torch.testing.assert_close(
         (louder - before)[:, 0, :93][audible], torch.full((int(audible.sum()),), 0.6931), atol=1e-3, rtol=0
     )
+
+
+def test_a_click_surprises_and_a_gain_does_not(segments):
+    clicked = segments[:4].clone()
+    clicked[:, 24_000] += 0.9
+    white = whiten(torch.fft.rfft(clicked), 48_000)
+    assert white.abs().argmax(dim=1).tolist() == [24_000] * 4
+    assert (white.square().mean(dim=1).sqrt() - 1).abs().max() < 0.3
+    torch.testing.assert_close(whiten(torch.fft.rfft(0.1 * clicked), 48_000), white, atol=1e-2, rtol=1e-2)
+
+
+@pytest.mark.parametrize("rate_hz", [32_000, 48_000])
+@pytest.mark.parametrize("seconds", [0.5, 1.0, 2.0])
+def test_a_steady_tone_keeps_its_level_over_the_segment_and_a_wavering_one_does_not(rate_hz, seconds):
+    tones = ToneSpectrum(rate_hz)
+    time_s = torch.arange(round(seconds * rate_hz)) / rate_hz
+    steady = 0.5 * torch.sin(2 * torch.pi * 440.0 * time_s)
+    wavering = 0.5 * torch.sin(2 * torch.pi * 440.0 * time_s + 4 * torch.sin(2 * torch.pi * 5 * time_s))
+    both = torch.stack([steady, wavering])
+    found = tones(torch.fft.rfft(both), both.shape[1])  # (2, 2, t, f)
+    assert found.shape[:2] == (2, 2)
+    place = 440 // tones.STEP_HZ - tones.lowest
+    assert found[0, :, :, place].numpy() == pytest.approx(-6.02, abs=0.1)
+    assert found[0, 0].mean(dim=0).argmax() == place
+    if seconds >= 1.0:
+        assert found[1, 1].max() < found[1, 0].max() - 2.0
 
 
 def test_foreign_weights_are_refused(tmp_path):

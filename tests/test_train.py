@@ -68,11 +68,11 @@ def test_simulate_train_evaluate_register_scan_compare(home, clean, spark, tmp_p
     capsys.readouterr()
     both = ["--model", "models:/audio-artifacts@champion", "--model", "models:/audio-artifacts@challenger"]
     assert evaluate.main(["--catalogue", str(labelled), *both]) == 0
-    printed = capsys.readouterr().out
-    assert "0 titles scored" in printed  # the comparison has scanned them
-    assert f"| audio-artifacts/1 | {accuracy['1']:.3f} (" in printed
+    printed = capsys.readouterr()
+    assert "0 titles scored" in printed.err  # the comparison has scanned them
+    assert f"| audio-artifacts/1 | {accuracy['1']:.3f} (" in printed.out
     pictures = {item.path for item in client.list_artifacts(run.info.run_id, "evaluation")}
-    assert pictures == {"evaluation/confusion.png", "evaluation/recall_by_severity.png"}
+    assert pictures == {f"evaluation/{name}.png" for name in ("confusion", "precision_recall", "recall_by_severity")}
     assert client.get_run(run.info.run_id).data.metrics["evaluation.balanced_accuracy"] == pytest.approx(accuracy["2"])
 
     assert register.main(["--run-id", run.info.run_id, "--force", "to try it"]) == 0
@@ -128,11 +128,78 @@ def test_a_killed_training_goes_on_where_it_was(tmp_path):
     assert result["segments_seen"] == 16
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_two_workers_learn_what_one_does(home, clean, spark, tmp_path, monkeypatch):
+    from dataclasses import replace
+
+    from models import checkpoint
+    from models.dscnn import DsCnn, DsCnnConfig
+
+    monkeypatch.setattr(spark, "stop", lambda: None)
+    start = tmp_path / "start.safetensors"  # without dropout, whose dice are each process' own
+    checkpoint.save(DsCnn(replace(DsCnnConfig(), dropout=0.0)), start, half=False)
+    settings = tmp_path / "train.yaml"
+    settings.write_text(yaml.safe_dump({**SETTINGS, "phases": [{"segment_s": 1.0, "steps": 4}]}))
+    for workers in (1, 2):
+        given = ["--clean", str(clean), "--settings", str(settings), "--start-from", str(start)]
+        assert train.main([*given, "--workers", str(workers), "--work", str(tmp_path / f"work{workers}")]) == 0
+    client = registry.client()
+    experiment = client.get_experiment_by_name(registry.EXPERIMENT)
+    runs = client.search_runs([experiment.experiment_id], "attributes.run_name LIKE 'train%'")
+    losses = {
+        run.data.params["workers"]: [metric.value for metric in client.get_metric_history(run.info.run_id, "loss")]
+        for run in runs
+    }
+    assert len(losses["1"]) == 2
+    assert losses["2"] == pytest.approx(losses["1"], rel=0.02)  # bfloat16 where the processor has it
+    one, two = (run.data.metrics["best_balanced_accuracy"] for run in runs)
+    assert one == pytest.approx(two, abs=0.2)  # of six segments
+
+
+def test_batch_norm_over_two_processes_is_that_over_all_segments(tmp_path):
+    # gloo in two threads is not to be had; two processes of this interpreter are.
+    import subprocess
+    import sys
+
+    script = tmp_path / "halves.py"
+    script.write_text(
+        "import sys, torch\n"
+        "from torch import distributed, nn\n"
+        "from models.distributed import synced\n"
+        "rank = int(sys.argv[1])\n"
+        "distributed.init_process_group('gloo', init_method=f'file://{sys.argv[2]}', rank=rank, world_size=2)\n"
+        "torch.manual_seed(0)\n"
+        "whole, target = torch.randn(6, 3, 4, 5) * 5 - 60, torch.randn(6, 3, 4, 5)\n"
+        "expected = nn.Sequential(nn.BatchNorm2d(3))\n"
+        "found = synced(nn.Sequential(nn.BatchNorm2d(3)), torch.device('cpu'))\n"
+        "mine = slice(3 * rank, 3 * rank + 3)\n"
+        "x, y = whole.clone().requires_grad_(), whole[mine].clone().requires_grad_()\n"
+        "a, b = expected(x), found(y)\n"
+        "(a * target).sum().backward(); (b * target[mine]).sum().backward()\n"
+        "torch.testing.assert_close(b, a[mine], rtol=1e-4, atol=1e-4)\n"
+        "torch.testing.assert_close(y.grad, x.grad[mine], rtol=1e-3, atol=1e-4)\n"
+        "for name, value in expected.state_dict().items():\n"
+        "    torch.testing.assert_close(found.state_dict()[name], value, rtol=1e-4, atol=1e-4)\n"
+        "found.eval(), expected.eval()\n"
+        "torch.testing.assert_close(found(y), expected(x)[mine])\n"
+    )
+    halves = [
+        subprocess.Popen([sys.executable, str(script), str(rank), str(tmp_path / "meet")], stderr=subprocess.PIPE)
+        for rank in (0, 1)
+    ]
+    for half in halves:
+        _, errors = half.communicate(timeout=120)
+        assert half.returncode == 0, errors.decode()
+
+
 def test_what_is_wrong_is_told(tmp_path):
     with pytest.raises(AuscultError, match="settings"):
         train.main(["--clean", "x", "--settings", str(tmp_path / "none.yaml")])
     with pytest.raises(AuscultError, match="there is no such file"):
         train.main(["--clean", "x", "--start-from", str(tmp_path / "none")])
+    with pytest.raises(AuscultError, match="divisor of batch_segments"):
+        train.main(["--clean", "x", "--workers", "7"])
 
 
 def test_segments_carry_what_their_label_says(tmp_path):

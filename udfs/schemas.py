@@ -212,9 +212,13 @@ EVALUATIONS = StructType(
         _column("facet", StringType(), "What the segments were split by: all, format, kind or severity"),
         _column("facet_value", StringType(), "Which part, such as mp3 or hum 10..20 signal to defect, dB"),
         _column("label", StringType(), "Class the figure is about; NULL for figures over all classes"),
-        _column("metric", StringType(), "balanced_accuracy, recall or precision"),
+        _column("metric", StringType(), "balanced_accuracy, recall, precision or average_precision"),
         _column("value", DoubleType(), "The figure, 0..1"),
-        _column("low", DoubleType(), "Lower end of the 95 % interval (bootstrap over clean titles)"),
+        _column(
+            "low",
+            DoubleType(),
+            "Lower end of the 95 % interval (bootstrap over clean titles); NULL where none was worked out",
+        ),
         _column("high", DoubleType(), "Upper end of the 95 % interval"),
         _column("segments", LongType(), "Segments behind the figure, count"),
     ]

@@ -1,0 +1,61 @@
+"""What lossy codecs make of a waveform: encoded and decoded again in memory, with PyAV."""
+
+import av
+import numpy as np
+from av.codec.context import CodecContext
+
+CODECS = {  # name -> (encoder, decoder, sample format of the encoder)
+    "mp3": ("libmp3lame", "mp3float", "fltp"),
+    "aac": ("aac", "aac", "fltp"),
+    "opus": ("libopus", "opus", "flt"),
+}
+
+
+def recode(waveform: np.ndarray, sample_rate: int, codec: str, bit_rate: int) -> np.ndarray:
+    """Encode and decode one channel.
+
+    Args:
+        waveform: float32 (samples,), full scale +-1.
+        sample_rate: Hz; one that the codec knows.
+        codec: key of `CODECS`.
+        bit_rate: bits per second.
+
+    Returns:
+        float32 (samples,), aligned with `waveform`.
+    """
+    encoder_name, decoder_name, sample_format = CODECS[codec]
+    encoder = CodecContext.create(encoder_name, "w")
+    encoder.sample_rate, encoder.layout, encoder.format, encoder.bit_rate = (  # type: ignore[attr-defined]
+        sample_rate,
+        "mono",
+        sample_format,
+        bit_rate,
+    )
+    if codec == "mp3":
+        encoder.options = {"compression_level": "7"}  # half the time at next to the same sound
+    encoder.open()
+    decoder = CodecContext.create(decoder_name, "r")
+    decoder.extradata = encoder.extradata
+    decoder.sample_rate, decoder.layout = sample_rate, "mono"  # type: ignore[attr-defined]
+    size = encoder.frame_size  # type: ignore[attr-defined]
+    # Two frames of silence more push out the last of the sound.
+    padded = np.concatenate([waveform, np.zeros(-len(waveform) % size + 2 * size, dtype=np.float32)])
+    decoded = np.zeros(len(waveform), dtype=np.float32)
+
+    def keep(packets: list[av.Packet]) -> None:
+        for packet in packets:
+            for frame in decoder.decode(packet):  # type: ignore[attr-defined]
+                samples = frame.to_ndarray()[0]
+                if samples.dtype == np.int16:
+                    samples = samples.astype(np.float32) / 32768
+                first = frame.pts  # negative in what the encoder puts before the sound
+                begin, end = max(first, 0), min(first + len(samples), len(decoded))
+                if begin < end:
+                    decoded[begin:end] = samples[begin - first : end - first]
+
+    for start in range(0, len(padded), size):
+        frame = av.AudioFrame.from_ndarray(padded[None, start : start + size], format=sample_format, layout="mono")
+        frame.sample_rate, frame.pts = sample_rate, start
+        keep(encoder.encode(frame))  # type: ignore[attr-defined]
+    keep(encoder.encode(None))  # type: ignore[attr-defined]
+    return decoded
