@@ -7,7 +7,7 @@ CATALOGUE ?= var/demo
 DEMO := $(if $(filter var/demo,$(CATALOGUE)),1)
 export AUSCULT_HOME ?= $(CURDIR)/var
 .DEFAULT_GOAL := help
-.PHONY: help setup scan demo-table register test test-slow check bench evaluate lock dist
+.PHONY: help setup scan demo-table register test test-slow check bench bench-training evaluate lock dist
 
 help: ## print this help
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -49,6 +49,9 @@ check: setup ## style and types
 
 bench: setup ## the scan beside a bare loop of the same decode and model
 	$(BIN)/python -m tests.bench.scan_beside_loop
+
+bench-training: setup ## what simulating costs beside the training that waits for it
+	$(BIN)/python -m tests.bench.training
 
 evaluate: setup ## the shipped models on a labelled test catalogue from recordings that training never saw
 	$(BIN)/python jobs/demo.py clean var/evaluation/clean.csv

@@ -305,18 +305,15 @@ def table(evaluations: list[Evaluation], rows: dict[str, list[dict[str, Any]]]) 
 
 def keep(evaluations: list[Evaluation], catalogue: str, warehouse: str) -> dict[str, list[dict[str, Any]]]:
     """Write figures to the table `evaluations` and to the MLflow runs of the versions; returns them by version."""
-    from delta.tables import DeltaTable
     from mlflow.exceptions import MlflowException
 
-    from jobs import registry
+    from jobs import registry, tables
     from jobs.storage import Storage
     from udfs.schemas import EVALUATIONS
 
     spark = session("auscult evaluate")
     location = Storage(spark, warehouse).locate("evaluations")
-    DeltaTable.createIfNotExists(spark).location(location).addColumns(EVALUATIONS).property(
-        "delta.enableDeletionVectors", "false"
-    ).execute()
+    tables.create(spark, location, EVALUATIONS)
     client = registry.client()
     by_version = {}
     for evaluation in evaluations:

@@ -30,9 +30,7 @@ SHORTFALL_S = 1.0
 
 
 def prepare(spark: SparkSession, storage: Storage) -> None:
-    """Create the tables that are missing.
-
-    No table feature is used that deltalake and DuckDB cannot read; deletion vectors stay off.
+    """Create the tables of a scan that are missing.
 
     Raises:
         AuscultError: the warehouse cannot be written, or a table there has other columns.
@@ -51,17 +49,17 @@ def prepare(spark: SparkSession, storage: Storage) -> None:
                     )
                 else:
                     continue
-            (
-                DeltaTable.createIfNotExists(spark)
-                .location(location)
-                .addColumns(schema)
-                .property("delta.enableDeletionVectors", "false")
-                .execute()
-            )
+            create(spark, location, schema)
     except AuscultError:
         raise
     except Exception as error:
         raise AuscultError(f"warehouse {storage.root}: cannot be written: {first_line(error)}") from error
+
+
+def create(spark: SparkSession, location: str, schema: StructType) -> None:
+    """Create a table where there is none, without features that deltalake and DuckDB cannot read (deletion vectors)."""
+    table = DeltaTable.createIfNotExists(spark).location(location).addColumns(schema)
+    table.property("delta.enableDeletionVectors", "false").execute()
 
 
 def first_line(error: Exception) -> str:

@@ -52,16 +52,9 @@ class ConvBlock(nn.Module):
         self.conv1 = nn.Conv2d(inputs, outputs, kernel_size=5, padding=2, bias=False)
         self.bn1: nn.Module = nn.BatchNorm2d(outputs)
         self.pool = pool
-        self.is_exact = False  # stay in float32 under autocast; set by models.serving
         nn.init.xavier_uniform_(self.conv1.weight)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        if self.is_exact:
-            with torch.autocast(x.device.type, enabled=False):
-                return self._block(x.float())
-        return self._block(x)
-
-    def _block(self, x: torch.Tensor) -> torch.Tensor:
         x = functional.relu(self.bn1(self.conv1(x)))
         return functional.avg_pool2d(x, 2) if self.pool else x
 

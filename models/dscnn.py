@@ -73,15 +73,8 @@ class ConvNorm(nn.Module):
         self.conv1 = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False)
         self.bn1: nn.Module = nn.BatchNorm2d(outputs)
         self.relu = relu
-        self.is_exact = False  # stay in float32 under autocast; set by models.serving
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        if self.is_exact:
-            with torch.autocast(x.device.type, enabled=False):
-                return self._layer(x.float())
-        return self._layer(x)
-
-    def _layer(self, x: torch.Tensor) -> torch.Tensor:
         x = self.bn1(self.conv1(x))
         return functional.relu(x) if self.relu else x
 

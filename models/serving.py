@@ -29,6 +29,31 @@ def fold_batch_norm(network: Network) -> Network:
     return folded
 
 
+class _InFloat32(nn.Module):
+    """A layer that autocast leaves alone."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        with torch.autocast(x.device.type, enabled=False):
+            return self.layer(x.float())
+
+
+def keep_exact(network: Network) -> None:
+    """Make the layers that a network calls `exact` run in float32 whatever autocast says, in place.
+
+    They are the first ones above all: little of the work, and most of bfloat16's error, since decibels have a wide
+    range for its 8 bits.
+    """
+    exact = {id(layer) for layer in network.exact}
+    for name, layer in list(network.named_modules()):
+        if id(layer) in exact:
+            parent, _, own_name = name.rpartition(".")
+            setattr(network.get_submodule(parent), own_name, _InFloat32(layer))
+
+
 class Classifier(nn.Module):
     """A network prepared for serving: (b, n) waveforms in, (b, k) probabilities out.
 
@@ -43,10 +68,7 @@ class Classifier(nn.Module):
         self.device = device
         self.bf16 = has_bf16(device) if bf16 is None else bf16
         self.network = fold_batch_norm(network).to(device)
-        # Some stay in float32, above all the first: little of the work, and most of bfloat16's error, since decibels
-        # have a wide range for its 8 bits.
-        for layer in self.network.exact:
-            layer.is_exact = True  # type: ignore[assignment]
+        keep_exact(self.network)
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     @torch.inference_mode()

@@ -77,12 +77,17 @@ def write_media(path: Path, tracks: list[AudioTrack], *, codec: str | None = Non
 
 
 def _add_stream(container: Any, codec: str, track: AudioTrack) -> Any:
-    stream = container.add_stream(codec, rate=track.sample_rate_hz, layout=track.layout)
-    stream.codec_context.flags |= 1 << 23  # AV_CODEC_FLAG_BITEXACT
+    stream = _bit_exact_stream(container, codec, track.sample_rate_hz, track.layout)
     if track.bit_rate is not None:
         stream.bit_rate = track.bit_rate
     if track.language is not None:
         stream.metadata["language"] = track.language
+    return stream
+
+
+def _bit_exact_stream(container: Any, codec: str, rate_hz: int, layout: str) -> Any:
+    stream = container.add_stream(codec, rate=rate_hz, layout=layout)
+    stream.codec_context.flags |= 1 << 23  # AV_CODEC_FLAG_BITEXACT
     return stream
 
 
@@ -154,7 +159,7 @@ def write_stream(path: Path, blocks: Iterable[np.ndarray], rate_hz: int, layout:
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         with av.open(str(part), "w", format=container_name, options={"fflags": "+bitexact"}) as container:
-            stream = _add_stream(container, codec, AudioTrack(np.zeros((0, 0), np.float32), rate_hz, layout))
+            stream = _bit_exact_stream(container, codec, rate_hz, layout)
             encoder = _Encoder(container, stream, rate_hz, layout)
             samples = 0
             for block in blocks:

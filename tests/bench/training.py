@@ -1,0 +1,92 @@
+"""`make bench-training`: what simulating costs beside the training that waits for it.
+
+Recordings: the cache of a training (`--cache`), else chords made up here. CPU seconds of one thread each.
+"""
+
+import argparse
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from models import checkpoint
+from models.defects import SIMULATORS
+from models.intervals import draw_intervals, plant
+from models.serving import has_bf16
+from models.training import SegmentSource, draw_batch
+
+RATE_HZ = 48_000
+BATCH = 64
+
+
+def main() -> None:
+    """Print two tables."""
+    parser = argparse.ArgumentParser(prog="training", description=__doc__)
+    parser.add_argument("--cache", type=Path, help="folder of .npy files that jobs/train.py decoded")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as folder:
+        recordings = sorted(options.cache.glob("*.npy")) if options.cache else [_made_up(Path(folder))]
+        title = np.load(max(recordings, key=lambda path: path.stat().st_size), mmap_mode="r")[:, : 180 * RATE_HZ]
+        waveform = title.astype(np.float32) / 32768
+        print("| planting in a whole title | times faster than it plays, all channels, one core |")
+        print("|---|---|")
+        for defect in SIMULATORS:
+            rng = np.random.default_rng(0)
+            intervals = [(a, b) for a, b, is_bad in draw_intervals(waveform.shape[1] / RATE_HZ, rng) if is_bad]
+            cpu_s = _cpu_s(
+                lambda defect=defect, intervals=intervals, rng=rng: plant(waveform, RATE_HZ, defect, intervals, rng)
+            )
+            print(f"| {defect} | {waveform.shape[1] / RATE_HZ / cpu_s:.0f} |")
+        source = SegmentSource(recordings, RATE_HZ, 0.3)
+        draw_s = _cpu_s(lambda: draw_batch(source, 4 * BATCH, 1.0, [0])) / 4
+        segments, labels = draw_batch(source, BATCH, 1.0, [1])
+        print("\n| network | CPU ms a segment: draw | train on | draw as a share |\n|---|---|---|---|")
+        for architecture in checkpoint.ARCHITECTURES:
+            step_s = _cpu_s(_step(architecture, segments, labels))
+            share = draw_s / (draw_s + step_s)
+            print(f"| {architecture} | {draw_s / BATCH * 1e3:.1f} | {step_s / BATCH * 1e3:.1f} | {share:.2f} |")
+
+
+def _cpu_s(work: Callable[[], object]) -> float:
+    work()
+    begun = time.process_time()
+    work()
+    return time.process_time() - begun
+
+
+def _step(architecture: str, segments: torch.Tensor, labels: torch.Tensor) -> Callable[[], None]:
+    network = checkpoint.build(architecture)
+    network.to(memory_format=torch.channels_last)
+    optimiser = torch.optim.Adam(network.parameters(), 1e-4)
+
+    def step() -> None:
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=has_bf16(torch.device("cpu"))):
+            found = network(segments)
+        optimiser.zero_grad()
+        functional.nll_loss(found, labels).backward()
+        optimiser.step()
+
+    return step
+
+
+def _made_up(folder: Path) -> Path:
+    rng = np.random.default_rng(0)
+    time_s = np.arange(200 * RATE_HZ) / RATE_HZ
+    chords = np.zeros((2, len(time_s)))
+    for start in np.arange(0, 199, 0.5):
+        begin = round(start * RATE_HZ)
+        note_s = time_s[:RATE_HZ]
+        for frequency_hz in rng.uniform(80, 2000, 3):
+            chords[:, begin : begin + RATE_HZ] += 0.1 * np.exp(-4 * note_s) * np.sin(2 * np.pi * frequency_hz * note_s)
+    path = folder / "chords.npy"
+    np.save(path, (np.clip(chords, -0.95, 0.95) * 32767).astype(np.int16))
+    return path
+
+
+if __name__ == "__main__":
+    main()
