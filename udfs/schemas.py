@@ -131,7 +131,25 @@ SCANS = StructType(
     ]
 )
 
-TABLES = {"tracks": TRACKS, "segments": SEGMENTS, "detections": DETECTIONS, "scans": SCANS}
+REVIEWS = StructType(
+    [
+        _CONTENT_HASH,
+        _column("defect", StringType(), "Label that was judged (detections.defect)"),
+        _START_S,
+        _END_S,
+        _column("verdict", StringType(), "genuine, creative_intent, false_positive or unsure"),
+        _column("cause", StringType(), "What it was, from conf/verdicts.yaml; NULL where not said"),
+        _column("reviewer", StringType(), "Who judged"),
+        _column("note", StringType(), "In their own words"),
+        _column("reviewed_at", TimestampType(), "When; of several verdicts the latest counts"),
+        _column(
+            "title_id", StringType(), "Title that was listened to; the verdict holds for its content elsewhere too"
+        ),
+        _column("track", IntegerType(), "Number among that title's audio tracks, from 0"),
+    ]
+)
+
+TABLES = {"tracks": TRACKS, "segments": SEGMENTS, "detections": DETECTIONS, "reviews": REVIEWS, "scans": SCANS}
 
 # What the scan UDF takes: one row per span of a track.
 SPANS = StructType(

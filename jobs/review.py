@@ -1,0 +1,245 @@
+"""Takes people's verdicts on detections in, and says what they make of the detectors' precision.
+
+Reads: the tables detections, tracks and reviews; a CSV of verdicts; conf/verdicts.yaml.
+Writes: the table reviews (append-only; anything that appends to Delta may write it too), CSV files.
+One row per: detection and verdict.
+Launch: spark-submit jobs/review.py queue --out todo.csv | import verdicts.csv --reviewer NAME | precision | agreement |
+    rates | compare --model NAME --old VERSION --new VERSION
+Takes: seconds.
+"""
+
+import argparse
+import csv
+import os
+import sys
+from contextlib import nullcontext
+from datetime import UTC, datetime
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from jobs.launch import PROJECT, AuscultError, default_warehouse, log, run, session
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+
+    from jobs.storage import Storage
+
+NEEDED = ("defect", "start_s", "end_s", "verdict")
+QUEUE = ("title_id", "content_hash", "track", "defect", "start_s", "end_s", "peak_score", "model", "model_version")
+
+
+def vocabulary(path: Path) -> dict[str, tuple[str, ...]]:
+    """Causes by verdict.
+
+    Raises:
+        AuscultError: the file is not readable, or its verdicts are others than the precision analysis counts.
+    """
+    try:
+        found = yaml.safe_load(path.read_text())
+        causes = {str(verdict): tuple(map(str, its_causes)) for verdict, its_causes in found.items()}
+    except (OSError, AttributeError, TypeError, yaml.YAMLError) as error:
+        raise AuscultError(f"vocabulary {path}: expected a list of causes for each verdict: {error}") from error
+    expected = {"genuine", "creative_intent", "false_positive", "unsure"}
+    if set(causes) != expected:
+        raise AuscultError(f"vocabulary {path}: expected the verdicts {sorted(expected)}, found {sorted(causes)}")
+    return causes
+
+
+def read_verdicts(path: Path, causes: dict[str, tuple[str, ...]], reviewer: str | None) -> list[dict[str, Any]]:
+    """Rows of a CSV of verdicts, checked; lines without a verdict are left out.
+
+    Args:
+        path: columns defect, start_s, end_s, verdict and content_hash or title_id and track; optionally cause, note,
+            reviewer, reviewed_at (ISO 8601; else the file's own time, so that reading it twice adds nothing). Others
+            are ignored: a filled-in queue can be read back.
+        causes: see `vocabulary`.
+        reviewer: for lines that name none.
+
+    Raises:
+        AuscultError: what is wrong, with the line; nothing is taken in then.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            lines = list(reader)
+            columns = reader.fieldnames or []
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise AuscultError(f"verdicts {path}: {error}") from error
+    if missing := [name for name in NEEDED if name not in columns]:
+        raise AuscultError(f"verdicts {path}: expected the columns {', '.join(NEEDED)}; {', '.join(missing)} not there")
+    if "content_hash" not in columns and not {"title_id", "track"} <= set(columns):
+        raise AuscultError(f"verdicts {path}: expected a column content_hash, or title_id and track")
+    rows = []
+    written_at = datetime.fromtimestamp(int(path.stat().st_mtime), UTC)
+    for number, line in enumerate(lines, start=2):
+        if not (line["verdict"] or "").strip():
+            continue
+        try:
+            rows.append(_verdict(line, causes, reviewer, written_at))
+        except ValueError as error:
+            raise AuscultError(f"verdicts {path}, line {number}: {error}; nothing was imported") from error
+    return rows
+
+
+def _verdict(
+    line: dict[str, str], causes: dict[str, tuple[str, ...]], reviewer: str | None, written_at: datetime
+) -> dict[str, Any]:
+    def text(name: str) -> str | None:
+        return (line.get(name) or "").strip() or None
+
+    verdict, cause, who = text("verdict"), text("cause"), text("reviewer") or reviewer
+    if verdict not in causes:
+        raise ValueError(f"verdict: expected one of {', '.join(causes)}, found {verdict!r}")
+    if cause is not None and cause not in causes[verdict]:
+        raise ValueError(f"cause of {verdict}: expected one of {', '.join(causes[verdict])}, found {cause!r}")
+    if who is None:
+        raise ValueError("reviewer: expected a name, in the column reviewer or by --reviewer")
+    start_s, end_s = float(line["start_s"]), float(line["end_s"])
+    if not 0 <= start_s < end_s:
+        raise ValueError(f"expected 0 <= start_s < end_s, found {start_s:g} and {end_s:g}")
+    if text("defect") is None:
+        raise ValueError("defect: expected a label, found nothing")
+    track = text("track")
+    when = text("reviewed_at")
+    at = written_at if when is None else datetime.fromisoformat(when)
+    return {
+        "content_hash": text("content_hash"),
+        "defect": text("defect"),
+        "start_s": start_s,
+        "end_s": end_s,
+        "verdict": verdict,
+        "cause": cause,
+        "reviewer": who,
+        "note": text("note"),
+        "reviewed_at": at if at.tzinfo is not None else at.replace(tzinfo=UTC),
+        "title_id": text("title_id"),
+        "track": None if track is None else int(track),
+    }
+
+
+def take_in(spark: "SparkSession", storage: "Storage", rows: list[dict[str, Any]]) -> int:
+    """Append verdicts to `reviews`; a row that is there already is left out, so that an import can be repeated.
+
+    Raises:
+        AuscultError: a row names a title or track that `tracks` does not have; nothing is taken in then.
+    """
+    from jobs import tables
+    from udfs.schemas import REVIEWS
+
+    if unknown := [row for row in rows if row["content_hash"] is None]:
+        known = {
+            (row.title_id, row.track): row.content_hash
+            for row in tables.read(spark, storage, "tracks").select("title_id", "track", "content_hash").collect()
+        }
+        for row in unknown:
+            row["content_hash"] = known.get((row["title_id"], row["track"]))
+            if row["content_hash"] is None:
+                raise AuscultError(
+                    f"title {row['title_id']!r}, track {row['track']}: not in the table tracks of {storage.root}; "
+                    "nothing was imported"
+                )
+    given = spark.createDataFrame([tuple(row[name] for name in REVIEWS.names) for row in rows], REVIEWS)
+    same = ["content_hash", "defect", "start_s", "end_s", "verdict", "reviewer", "reviewed_at"]
+    fresh = given.dropDuplicates(same).join(tables.read(spark, storage, "reviews"), same, "left_anti")
+    fresh = fresh.select(REVIEWS.names).persist()
+    added = fresh.count()
+    if added:
+        fresh.write.format("delta").mode("append").save(storage.locate("reviews"))
+    fresh.unpersist()
+    return added
+
+
+def analysis(spark: "SparkSession", sources: dict[str, "DataFrame"], name: str, **given: Any) -> "DataFrame":
+    """One of the analyses in jobs/sql over stored detections.
+
+    Args:
+        spark: the session.
+        sources: the tables detections, reviews and tracks.
+        name: of its file: verdicts, precision, review_queue, agreement, versions or rates.
+        given: what else its head names.
+    """
+    known = dict(sources)
+    for step, result in [("verdicts", "verdicts"), ("facets", "faceted"), ("precision", "precision"), (name, name)]:
+        text = files("jobs.sql").joinpath(f"{step}.sql").read_text()
+        named: dict[str, Any] = {source: frame for source, frame in known.items() if "{" + source + "}" in text}
+        known[result] = spark.sql(text, **named, **(given if step == name else {}))
+    return known[name]
+
+
+def main(argv: list[str]) -> int:
+    """Do what the first argument says."""
+    parser = argparse.ArgumentParser(prog="review.py", description=(__doc__ or "").split("\n\n")[0])
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--warehouse", default=default_warehouse(), help="where the tables are (default: %(default)s)")
+    common.add_argument("--out", type=Path, metavar="CSV", help="write there instead of printing")
+    what = parser.add_subparsers(dest="what", required=True)
+    takes = what.add_parser("import", parents=[common], help="take verdicts in from a CSV")
+    takes.add_argument("verdicts", type=Path)
+    takes.add_argument("--reviewer", help="who judged, for lines that name nobody")
+    takes.add_argument(
+        "--vocabulary", type=Path, default=PROJECT / "conf" / "verdicts.yaml", help="default: %(default)s"
+    )
+    queue = what.add_parser("queue", parents=[common], help="what to listen to next, as a CSV to fill in")
+    queue.add_argument("--limit", type=int, default=200, help="lines (default: %(default)s)")
+    what.add_parser("precision", parents=[common], help="precision by verdicts, by defect and by facets of the tracks")
+    what.add_parser("agreement", parents=[common], help="how far reviewers agree (Cohen's kappa)")
+    what.add_parser("rates", parents=[common], help="detections per 100 hours")
+    compare = what.add_parser("compare", parents=[common], help="what a version finds that another does not")
+    for name in ("--model", "--old", "--new"):
+        compare.add_argument(name, required=True)
+    options = parser.parse_args(argv)
+    rows = []
+    if options.what == "import":  # before Spark starts: a typing error should cost a second
+        rows = read_verdicts(options.verdicts, vocabulary(options.vocabulary), options.reviewer)
+        if not rows:
+            raise AuscultError(f"verdicts {options.verdicts}: there is no line with a verdict")
+
+    from jobs import tables
+    from jobs.storage import Storage
+    from udfs.schemas import REVIEWS
+
+    spark = session("auscult review")
+    warehouse = options.warehouse if "://" in options.warehouse else os.path.abspath(options.warehouse)
+    storage = Storage(spark, warehouse)
+    if not storage.exists("detections/_delta_log"):
+        raise AuscultError(f"warehouse {warehouse}: there is no table detections; scan first (jobs/scan.py)")
+    if not storage.exists("reviews/_delta_log"):  # a warehouse of an earlier version
+        tables.create(spark, storage.locate("reviews"), REVIEWS)
+    if options.what == "import":
+        added = take_in(spark, storage, rows)
+        print(f"{added} verdicts taken in, {len(rows) - added} were there before: {warehouse}/reviews")
+        return 0
+    sources = {name: tables.read(spark, storage, name) for name in ("detections", "reviews", "tracks")}
+    if options.what == "queue":
+        frame = analysis(spark, sources, "review_queue").limit(options.limit)
+    elif options.what == "compare":
+        given = {"model": options.model, "old_version": options.old, "new_version": options.new}
+        frame = analysis(spark, sources, "versions", **given)
+    else:
+        frame = analysis(spark, sources, options.what)
+    _write(frame, options.out, for_filling=options.what == "queue")
+    return 0
+
+
+def _write(frame: "DataFrame", out: Path | None, *, for_filling: bool) -> None:
+    names = [*QUEUE, "worth"] if for_filling else frame.columns
+    blank = ("verdict", "cause", "note") if for_filling else ()
+    with nullcontext(sys.stdout) if out is None else out.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow([*names, *blank])
+        count = 0
+        for row in frame.collect():
+            values = row.asDict()
+            shown = [f"{value:.4g}" if isinstance(value, float) and not name.endswith("_s") else value
+                     for name, value in ((name, values[name]) for name in names)]  # fmt: skip
+            writer.writerow([*shown, *("" for _ in blank)])
+            count += 1
+    if out is not None:
+        log.info("%d rows in %s", count, out)
+
+
+if __name__ == "__main__":
+    run(main)

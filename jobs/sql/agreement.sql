@@ -1,0 +1,54 @@
+-- How far reviewers agree, beyond chance.
+--
+-- Reads:   {detections}  the table detections
+--          {reviews}     the table reviews
+-- Grain:   one row per pair of reviewers with detections that both have decided
+-- Figures: kappa (J. Cohen, "A coefficient of agreement for nominal scales", 1960); NULL where both always said the same
+--          one thing
+-- Runs in: Spark SQL, DuckDB
+
+WITH latest AS (  -- one row per detection and reviewer
+    SELECT * FROM (
+        SELECT
+            detections.title_id, detections.track, detections.defect, detections.model, detections.model_version,
+            detections.start_s, reviews.reviewer, reviews.verdict,
+            ROW_NUMBER() OVER (
+                PARTITION BY detections.title_id, detections.track, detections.defect, detections.model,
+                    detections.model_version, detections.start_s, reviews.reviewer
+                ORDER BY reviews.reviewed_at DESC, reviews.verdict
+            ) AS place
+        FROM {detections} AS detections
+        INNER JOIN {reviews} AS reviews
+            ON detections.content_hash = reviews.content_hash
+            AND detections.defect = reviews.defect
+            AND reviews.start_s < detections.end_s
+            AND reviews.end_s > detections.start_s
+    ) AS said
+    WHERE place = 1 AND verdict <> 'unsure'
+),
+
+pairs AS (
+    SELECT one.reviewer AS reviewer, other.reviewer AS other_reviewer, one.verdict AS verdict, other.verdict AS other_verdict
+    FROM latest AS one
+    INNER JOIN latest AS other
+        ON one.title_id = other.title_id AND one.track = other.track AND one.defect = other.defect
+        AND one.model = other.model AND one.model_version = other.model_version AND one.start_s = other.start_s
+        AND one.reviewer < other.reviewer
+),
+
+shares AS (  -- how often each verdict came from either
+    SELECT
+        reviewer, other_reviewer,
+        COUNT(*) AS detections,
+        AVG(CASE WHEN verdict = other_verdict THEN 1.0 ELSE 0.0 END) AS agreed,
+        AVG(CASE WHEN verdict = 'genuine' THEN 1.0 ELSE 0.0 END) * AVG(CASE WHEN other_verdict = 'genuine' THEN 1.0 ELSE 0.0 END)
+        + AVG(CASE WHEN verdict = 'creative_intent' THEN 1.0 ELSE 0.0 END) * AVG(CASE WHEN other_verdict = 'creative_intent' THEN 1.0 ELSE 0.0 END)
+        + AVG(CASE WHEN verdict = 'false_positive' THEN 1.0 ELSE 0.0 END) * AVG(CASE WHEN other_verdict = 'false_positive' THEN 1.0 ELSE 0.0 END)
+            AS by_chance
+    FROM pairs
+    GROUP BY reviewer, other_reviewer
+)
+
+SELECT reviewer, other_reviewer, detections, agreed, (agreed - by_chance) / NULLIF(1 - by_chance, 0) AS kappa
+FROM shares
+ORDER BY reviewer, other_reviewer

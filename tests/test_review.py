@@ -1,0 +1,291 @@
+"""Verdicts and what they say of precision: the paper's arithmetic, inheritance by content, reviewers, queue."""
+
+import csv
+import shutil
+from datetime import UTC, datetime
+from importlib.resources import files
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+import pytest
+from deltalake import DeltaTable, write_deltalake
+from scipy.stats import binomtest
+from sklearn.metrics import cohen_kappa_score
+
+from jobs import review, tables
+from jobs.launch import PROJECT, AuscultError
+from jobs.storage import Storage
+from udfs.schemas import DETECTIONS, REVIEWS, TRACKS
+
+# PADAM's review of 135 detections in 17 thousand titles (spec 004): verdict, cause, count.
+PADAM = [
+    *[("genuine", cause, count) for cause, count in zip(["distortion", "clipping", "noise", "other"], [15, 9, 7, 4], strict=True)],
+    *[
+        ("creative_intent", cause, count)
+        for cause, count in zip(["environmental", "rain", "tone_buzz", "channel", "other"], [37, 27, 9, 7, 12], strict=True)
+    ],
+    ("false_positive", "other", 8),
+]  # fmt: skip
+AT = datetime(2026, 3, 1, tzinfo=UTC)
+
+
+def detection(title, defect="hiss", start_s=0.0, end_s=30.0, version="1", content=None, score=0.95):
+    values = {
+        "title_id": title, "content_hash": content or f"content of {title}", "track": 0, "defect": defect,
+        "start_s": start_s, "end_s": end_s, "detected_s": end_s - start_s, "peak_score": score, "channels": ["FL"],
+        "model": "m", "model_version": version, "threshold": 0.9, "min_detected_s": 20.0, "window_s": 80.0, "scan_id": "s",
+    }  # fmt: skip
+    return tuple(values[name] for name in DETECTIONS.names)
+
+
+def track(title, content=None, codec="flac", scored_with=("m/1",), **own):
+    values = {
+        "title_id": title, "uri": f"file:///{title}", "content_hash": content or f"content of {title}", "track": 0,
+        "codec": codec, "container": "flac", "language": "en", "duration_s": 3600.0, "decoded_s": 3600.0, "status": "ok",
+        "scored_with": list(scored_with), "scan_id": "s",
+    }  # fmt: skip
+    return tuple(values.get(name) for name in TRACKS.names)
+
+
+@pytest.fixture(scope="module")
+def empty(spark, tmp_path_factory):
+    """Empty tables: making them takes seconds, copying them none."""
+    folder = tmp_path_factory.mktemp("empty")
+    tables.prepare(spark, Storage(spark, str(folder)))
+    return folder
+
+
+@pytest.fixture
+def warehouse(spark, tmp_path, empty):
+    shutil.copytree(empty, tmp_path / "w")
+    storage = Storage(spark, str(tmp_path / "w"))
+
+    def fill(detections, tracks=()):
+        for name, rows, schema in [("detections", detections, DETECTIONS), ("tracks", tracks, TRACKS)]:
+            if rows:
+                spark.createDataFrame(list(rows), schema).write.format("delta").mode("append").save(
+                    storage.locate(name)
+                )
+        return storage
+
+    return fill
+
+
+def write_csv(path, rows):
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
+
+
+def verdict(title, verdict="genuine", **more):
+    return {
+        "title_id": title, "track": 0, "defect": "hiss", "start_s": 0.0, "end_s": 30.0, "verdict": verdict, "cause": "",
+        "reviewer": "ana", "note": "", "reviewed_at": AT.isoformat(), **more,
+    }  # fmt: skip
+
+
+def take(storage, path, *options):
+    return review.main(["import", str(path), "--warehouse", storage.root, *options])
+
+
+def rows_of(spark, storage, name):
+    sources = {table: tables.read(spark, storage, table) for table in ("detections", "reviews", "tracks")}
+    return [row.asDict() for row in review.analysis(spark, sources, name).collect()]
+
+
+@pytest.fixture
+def analyse(spark, tmp_path):
+    """The analyses over rows that lie in memory."""
+
+    def rows(name, detections, tracks, verdicts=(), **given):
+        reviews = []
+        if verdicts:
+            causes = review.vocabulary(PROJECT / "conf" / "verdicts.yaml")
+            reviews = review.read_verdicts(write_csv(tmp_path / "v.csv", list(verdicts)), causes, None)
+            for review_ in reviews:
+                review_["content_hash"] = f"content of {review_['title_id']}"
+        sources = {
+            "detections": spark.createDataFrame(detections, DETECTIONS),
+            "tracks": spark.createDataFrame(tracks, TRACKS),
+            "reviews": spark.createDataFrame([tuple(row[n] for n in REVIEWS.names) for row in reviews], REVIEWS),
+        }
+        return [row.asDict() for row in review.analysis(spark, sources, name, **given).collect()]
+
+    return rows
+
+
+def test_the_papers_arithmetic(spark, warehouse, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(spark, "stop", lambda: None)
+    said = [(verdict, cause) for verdict, cause, count in PADAM for _ in range(count)]
+    titles = [f"t{number:03d}" for number in range(len(said))]
+    assert len(titles) == 135
+    storage = warehouse([detection(title) for title in titles], [track(title, codec="aac") for title in titles])
+    path = write_csv(tmp_path / "v.csv", [verdict(t, v, cause=c) for t, (v, c) in zip(titles, said, strict=True)])
+    assert take(storage, path) == 0
+    assert take(storage, path) == 0  # again: nothing is added
+    assert "0 verdicts taken in, 135 were there before" in capsys.readouterr().out
+    shares = rows_of(spark, storage, "precision")
+    [found] = [row for row in shares if row["facet"] == "all" and row["defect"] == "hiss"]
+    assert (found["genuine"], found["creative_intent"], found["false_positive"]) == (35, 92, 8)
+    assert f"{found['genuine_precision']:.1%}" == "25.9%"
+    assert f"{found['valid_precision']:.1%}" == "94.1%"
+    expected = binomtest(35, 135).proportion_ci(method="wilson")
+    assert (found["genuine_low"], found["genuine_high"]) == pytest.approx((expected.low, expected.high))
+    by_codec = [row for row in shares if row["facet"] == "codec" and row["defect"] is None]
+    assert [(row["facet_value"], row["decided"]) for row in by_codec] == [("aac", 135)]
+
+    # The same query in DuckDB, over the same tables.
+    duck = duckdb.connect()
+    for name in ("detections", "reviews"):
+        duck.register(name, DeltaTable(storage.locate(name)).to_pyarrow_dataset())
+    text = {
+        name: files("jobs.sql").joinpath(f"{name}.sql").read_text()
+        for name in ("verdicts", "precision", "review_queue")
+    }
+    duck.sql(f"CREATE VIEW verdicts AS {text['verdicts'].format(detections='detections', reviews='reviews')}")
+    duck.sql("CREATE VIEW faceted AS SELECT *, 'all' AS facet, 'all' AS facet_value FROM verdicts")
+    duck.sql(f"CREATE VIEW shares_by_defect AS {text['precision'].format(faceted='faceted')}")
+    [theirs] = duck.sql("SELECT * FROM shares_by_defect WHERE defect = 'hiss'").to_arrow_table().to_pylist()
+    assert theirs == pytest.approx(found)
+    assert not duck.sql(text["review_queue"].format(verdicts="verdicts", precision="shares_by_defect")).fetchall()
+
+
+def test_a_verdict_belongs_to_content_and_time(analyse):
+    given = (
+        [
+            detection("film.mkv"),
+            detection("renamed.mkv", content="content of film.mkv"),
+            detection("film.mkv", version="2", start_s=10.0, end_s=45.0),  # a newer model, other borders
+            detection("film.mkv", start_s=100.0, end_s=130.0),  # another place
+            detection("film.mkv", defect="hum"),  # another defect
+            detection("recut.mkv"),  # other content
+        ],
+        [track("film.mkv"), track("renamed.mkv", content="content of film.mkv"), track("recut.mkv")],
+        [verdict("film.mkv", "creative_intent", cause="rain")],
+    )
+    found = analyse("verdicts", *given)
+    inherited = {
+        (row["title_id"], row["model_version"], row["defect"], row["start_s"])
+        for row in found
+        if row["verdict"] == "creative_intent"
+    }
+    assert inherited == {
+        ("film.mkv", "1", "hiss", 0.0),
+        ("renamed.mkv", "1", "hiss", 0.0),
+        ("film.mkv", "2", "hiss", 10.0),
+    }
+    queue = analyse("review_queue", *given)
+    assert {(row["title_id"], row["defect"], row["start_s"]) for row in queue} == {
+        ("film.mkv", "hiss", 100.0),
+        ("film.mkv", "hum", 0.0),
+        ("recut.mkv", "hiss", 0.0),
+    }
+    assert queue[0]["defect"] == "hum"  # of which nothing is known yet
+
+
+def test_the_latest_verdict_counts_and_history_stays(spark, warehouse, tmp_path, monkeypatch):
+    monkeypatch.setattr(spark, "stop", lambda: None)
+    storage = warehouse([detection("a")], [track("a")])
+    later = verdict("a", "false_positive", reviewer="ben", reviewed_at="2026-03-02T10:00:00+00:00")
+    assert take(storage, write_csv(tmp_path / "v.csv", [later, verdict("a", "genuine")])) == 0
+    [row] = rows_of(spark, storage, "verdicts")
+    assert (row["verdict"], row["reviewer"]) == ("false_positive", "ben")
+    # Appended from outside Spark, as any tool may.
+    one = dict.fromkeys(REVIEWS.names) | {
+        "content_hash": "content of a", "defect": "hiss", "start_s": 1.0, "end_s": 2.0, "verdict": "unsure", "reviewer": "cy",
+        "reviewed_at": datetime(2026, 3, 3, tzinfo=UTC), "track": 0,
+    }  # fmt: skip
+    schema = pa.schema(DeltaTable(storage.locate("reviews")).schema().to_arrow())
+    write_deltalake(storage.locate("reviews"), pa.Table.from_pylist([one], schema=schema), mode="append")
+    spark.catalog.clearCache()
+    [row] = rows_of(spark, storage, "verdicts")
+    assert (row["verdict"], row["reviewer"]) == ("unsure", "cy")
+    assert len(rows_of(spark, storage, "review_queue")) == 1
+    assert len(DeltaTable(storage.locate("reviews")).to_pyarrow_table()) == 3
+
+
+def test_agreement_is_cohens_kappa(analyse):
+    rng = np.random.default_rng(3)
+    said = rng.choice(["genuine", "creative_intent", "false_positive"], (40, 2), p=[0.3, 0.5, 0.2])
+    said[:25, 1] = said[:25, 0]
+    titles = [f"t{number}" for number in range(40)]
+    rows = [
+        verdict(title, word, reviewer=who)
+        for title, pair in zip(titles, said, strict=True)
+        for who, word in zip(["ana", "ben"], pair, strict=True)
+    ]
+    [found] = analyse("agreement", [detection(title) for title in titles], [track(title) for title in titles], rows)
+    assert (found["reviewer"], found["other_reviewer"], found["detections"]) == ("ana", "ben", 40)
+    assert float(found["kappa"]) == pytest.approx(cohen_kappa_score(said[:, 0], said[:, 1]))
+
+
+def test_versions_and_rates(analyse):
+    both = ("m/1", "m/2")
+    given = (
+        [
+            detection("a"),
+            detection("a", version="2", start_s=20.0, end_s=50.0),
+            detection("b"),
+            detection("b", version="2", start_s=200.0, end_s=230.0),
+            detection("c"),  # not scored by version 2
+        ],
+        [track("a", scored_with=both), track("b", scored_with=both), track("c")],
+    )
+    found = analyse("versions", *given, model="m", old_version="1", new_version="2")
+    assert [(row["difference"], row["title_id"]) for row in found] == [("gained", "b"), ("kept", "a"), ("lost", "b")]
+    rates = {row["model_version"]: row for row in analyse("rates", *given)}
+    assert (rates["1"]["detections_per_100_h"], rates["2"]["detections_per_100_h"]) == (100.0, 100.0)
+    assert (rates["1"]["audio_h"], rates["2"]["audio_h"]) == (3.0, 2.0)
+
+
+def test_a_filled_in_queue_comes_back(spark, warehouse, tmp_path, monkeypatch):
+    monkeypatch.setattr(spark, "stop", lambda: None)
+    title = 'a "quoted", title\nof two lines'
+    storage = warehouse([detection(title), detection("b")], [track(title), track("b")])
+    out = tmp_path / "todo.csv"
+    assert review.main(["queue", "--warehouse", storage.root, "--out", str(out)]) == 0
+    with out.open(newline="") as file:
+        lines = list(csv.DictReader(file))
+    assert {line["title_id"] for line in lines} == {title, "b"}
+    for line in lines:
+        line["verdict"] = "genuine" if line["title_id"] == title else ""
+    assert take(storage, write_csv(out, lines), "--reviewer", "dee") == 0
+    decided = {row["title_id"]: (row["verdict"], row["reviewer"]) for row in rows_of(spark, storage, "verdicts")}
+    assert decided == {title: ("genuine", "dee"), "b": (None, None)}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"verdict": "bad"}, "line 2: verdict: expected one of genuine"),
+        ({"cause": "rain"}, "line 2: cause of genuine: expected one of distortion"),
+        ({"start_s": 40.0}, "line 2: expected 0 <= start_s < end_s, found 40 and 30"),
+        ({"reviewer": ""}, "line 2: reviewer: expected a name"),
+        ({"start_s": "soon"}, "line 2: could not convert"),
+    ],
+)
+def test_what_is_wrong_with_a_verdict_is_told_with_its_line(tmp_path, change, message):
+    causes = review.vocabulary(PROJECT / "conf" / "verdicts.yaml")
+    path = write_csv(tmp_path / "v.csv", [{**verdict("a"), **change}])
+    with pytest.raises(AuscultError, match=message):
+        review.read_verdicts(path, causes, None)
+
+
+def test_what_else_is_wrong_is_told(spark, warehouse, tmp_path, monkeypatch):
+    monkeypatch.setattr(spark, "stop", lambda: None)
+    causes = review.vocabulary(PROJECT / "conf" / "verdicts.yaml")
+    short = write_csv(tmp_path / "short.csv", [{"defect": "hum", "start_s": 1}])
+    with pytest.raises(AuscultError, match="end_s, verdict not there"):
+        review.read_verdicts(short, causes, None)
+    (tmp_path / "words.yaml").write_text("genuine: [a]")
+    with pytest.raises(AuscultError, match="expected the verdicts"):
+        review.vocabulary(tmp_path / "words.yaml")
+    storage = warehouse([detection("a")], [track("a")])
+    with pytest.raises(AuscultError, match="title 'b', track 0: not in the table tracks"):
+        take(storage, write_csv(tmp_path / "v.csv", [verdict("a"), verdict("b")]))
+    assert not rows_of(spark, storage, "verdicts")[0]["verdict"]  # all or nothing
+    with pytest.raises(AuscultError, match="scan first"):
+        review.main(["precision", "--warehouse", str(tmp_path / "none")])
