@@ -174,6 +174,35 @@ def test_every_reader_finds_the_same(scanned, spark):
     assert duckdb.sql(query).fetchall()[0][0] == "music/a b.flac"
 
 
+@pytest.mark.slow
+def test_other_operating_points_apply_to_stored_scores(scanned, spark, capsys):
+    from jobs import detect
+
+    lower = scanned / "lower.yaml"
+    lower.write_text(SETTINGS.replace("threshold: 0.3, min_detected_s: 3.0", "threshold: 0.2, min_detected_s: 1.0"))
+    shutil.copytree(scanned / "warehouse", scanned / "refiltered")
+    given = ["--warehouse", str(scanned / "refiltered"), "--settings", str(lower)]
+    columns = [name for name in TABLES["detections"].names if name != "scan_id"]
+
+    def found(warehouse):
+        return sorted(map(str, table(spark, scanned, "detections", warehouse).select(columns).collect()))
+
+    before = found("refiltered")
+    assert detect.main([*given, "--dry-run"]) == 0
+    assert "nothing was written" in capsys.readouterr().out
+    assert found("refiltered") == before
+    for _ in range(2):  # the second time changes nothing
+        assert detect.main(given) == 0
+        rows = table(spark, scanned, "detections", "refiltered").collect()
+        assert {(row.threshold, row.min_detected_s) for row in rows} == {(0.2, 1.0)}
+        runs = table(spark, scanned, "scans", "refiltered").where("catalogue = 'stored scores'")
+        assert {row.scan_id for row in rows} <= {row.scan_id for row in runs.collect()}
+    # What a scan with these points would have found.
+    model = ["--model", "models:/level@champion", "--settings", str(lower)]
+    assert scan.main(["--catalogue", str(scanned / "catalogue"), "--warehouse", str(scanned / "afresh"), *model]) == 0
+    assert found("refiltered") == found("afresh") != before
+
+
 def test_a_changed_file_is_scanned_anew_and_only_that(place, spark, tmp_path):
     folder = tmp_path / "cat"
     shutil.copytree(place / "catalogue" / "music", folder)
