@@ -22,7 +22,12 @@ def recode(waveform: np.ndarray, sample_rate: int, codec: str, bit_rate: int) ->
 
     Returns:
         float32 (samples,), aligned with `waveform`.
+
+    Raises:
+        ValueError: Opus at another rate than 48 kHz, the only one that it decodes to.
     """
+    if codec == "opus" and sample_rate != 48_000:
+        raise ValueError(f"opus: expected 48000 Hz, found {sample_rate}")
     encoder_name, decoder_name, sample_format = CODECS[codec]
     encoder = CodecContext.create(encoder_name, "w")
     encoder.sample_rate, encoder.layout, encoder.format, encoder.bit_rate = (  # type: ignore[attr-defined]

@@ -32,6 +32,7 @@ MIXED_SHARE = 0.2  # of the segments: two recordings at once
 QUIET_SHARE = 0.15  # of hum and hiss: amplitude on a logarithmic scale
 LEVELLED_SHARE = 0.5  # at another level than the recording's own
 CODED_SHARE = 0.12  # through a real codec, at several times the cost of all the rest
+LOW_RATE_SHARE, LOW_RATE_FACTORS = 0.3, (2, 3, 6)  # of them: at a half, a third, a sixth of the sample rate
 LENGTH_POWER = 0.7  # how often a recording is drawn, by its length
 MARGIN_S = 0.1
 LONGEST_INTERVAL_S = 6.0  # of which the peak is taken; longer ones would cost time and change it little
@@ -198,7 +199,7 @@ def _code(waveform: np.ndarray, sample_rate: int, rng: np.random.Generator) -> n
         return _recode(waveform, sample_rate, rng)
     if chance < 0.6:
         return waveform
-    cutoff_hz = float(np.exp(rng.uniform(np.log(7_000), np.log(20_500))))
+    cutoff_hz = float(np.exp(rng.uniform(np.log(3_400), np.log(20_500))))  # from a telephone's to a disc's
     if rng.random() < 0.5:
         return np.clip(_limit(waveform, sample_rate, 0.0, cutoff_hz), -1.0, 1.0)  # as a decoder's output is
     _, _, spectrum = signal.stft(waveform, sample_rate, "cosine", 2048, boundary="even")
@@ -214,8 +215,17 @@ def _code(waveform: np.ndarray, sample_rate: int, rng: np.random.Generator) -> n
 
 
 def _recode(waveform: np.ndarray, sample_rate: int, rng: np.random.Generator) -> np.ndarray:
+    """Through a real codec (samples,), for some at a lower sample rate, as prompts and old recordings are stored."""
     codec = str(rng.choice(list(BIT_RATES)))
-    return np.clip(recode(waveform, sample_rate, codec, int(rng.choice(BIT_RATES[codec]))), -1.0, 1.0)
+    bit_rate = int(rng.choice(BIT_RATES[codec]))
+    if codec != "opus" and rng.random() < LOW_RATE_SHARE:  # Opus decodes to 48 kHz whatever went in
+        factor = int(rng.choice(LOW_RATE_FACTORS))
+        low = signal.resample_poly(waveform, 1, factor).astype(np.float32)
+        coded = recode(low, sample_rate // factor, codec, min(bit_rate, 64_000))
+        waveform = signal.resample_poly(coded, factor, 1)[: len(waveform)].astype(np.float32)
+    else:
+        waveform = recode(waveform, sample_rate, codec, bit_rate)
+    return np.clip(waveform, -1.0, 1.0)
 
 
 def _limit(waveform: np.ndarray, sample_rate: int, low_hz: float, high_hz: float) -> np.ndarray:
