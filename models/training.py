@@ -34,6 +34,7 @@ LEVELLED_SHARE = 0.5  # at another level than the recording's own
 CODED_SHARE = 0.12  # through a real codec, at several times the cost of all the rest
 LOW_RATE_SHARE, LOW_RATE_FACTORS = 0.3, (2, 3, 6)  # of them: at a half, a third, a sixth of the sample rate
 LENGTH_POWER = 0.7  # how often a recording is drawn, by its length
+SILENT_SHARE = 0.03  # of the clean segments: nothing but the last bit's noise
 MARGIN_S = 0.1
 LONGEST_INTERVAL_S = 6.0  # of which the peak is taken; longer ones would cost time and change it little
 BIT_RATES = {  # of one channel
@@ -126,6 +127,9 @@ class SegmentSource:
         start = int(rng.integers(max(0, begin - length + 1), min(total - length, begin + interval - 1) + 1))
         low, high = min(begin, start - margin), max(begin + interval, start + length + margin)
         context = _piece(channel, low, high)
+        if label == LABELS[0] and rng.random() < SILENT_SHARE:
+            context = rng.integers(-1, 2, len(context)).astype(np.float32) * np.float32(rng.integers(0, 3) / 32768)
+            return context[:length]
         if rng.random() < MIXED_SHARE:  # a voice over music, as films have it
             other = self._channel(rng)
             at = int(rng.integers(0, max(1, len(other) - len(context))))

@@ -65,6 +65,8 @@ def test_no_headroom_means_no_hum_and_silence_means_no_distortion():
     assert hum.draw(np.ones((1, 100), np.float32), 48_000, rng) is None
     assert hiss.draw(np.ones((1, 100), np.float32), 48_000, rng) is None
     assert distortion.draw(np.zeros((2, 100), np.float32), 48_000, rng) is None
+    dither = rng.integers(-2, 3, (1, 100)).astype(np.float32) / 32768
+    assert distortion.draw(dither, 48_000, rng) is None
     assert click_reductive.draw(np.zeros((2, 48_000), np.float32), 48_000, rng) is None
 
 

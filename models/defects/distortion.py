@@ -2,13 +2,14 @@
 
 import numpy as np
 
+MIN_PEAK = 1e-3  # full scale 1: below, clipping is not to be heard, and looks like dither
 RATIOS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
 
 
 def draw(waveform: np.ndarray, sample_rate: int, rng: np.random.Generator) -> dict[str, float] | None:
-    """Draw the clip level as a share of the peak; None where the waveform is silent."""
+    """Draw the clip level as a share of the peak; None where the waveform is as good as silent."""
     peak = float(np.max(np.abs(waveform), initial=0.0))
-    if peak == 0.0:
+    if peak < MIN_PEAK:
         return None
     ratio = float(rng.choice(RATIOS))
     return {"ratio": ratio, "clip_level": ratio * peak}
