@@ -1,5 +1,6 @@
 """Tells a person how far a scan is."""
 
+import math
 import os
 import sys
 import threading
@@ -45,10 +46,10 @@ class Progress:
         self.seen = 0
 
     @contextmanager
-    def chunk(self, channel_h: float, tasks: int) -> Iterator[None]:
-        """Show how a chunk comes along while it runs."""
+    def chunk(self, channel_h: float, tasks: int, titles: int) -> Iterator[None]:
+        """Show how a chunk of so many hours, tasks and titles comes along while it runs."""
         over = threading.Event()
-        watcher = threading.Thread(target=self._watch, args=(over, channel_h, tasks), daemon=True)
+        watcher = threading.Thread(target=self._watch, args=(over, channel_h, tasks, titles), daemon=True)
         watcher.start()
         try:
             yield
@@ -57,33 +58,33 @@ class Progress:
             watcher.join(timeout=5)
         self.channel_h += channel_h
 
-    def _watch(self, over: threading.Event, channel_h: float, tasks: int) -> None:
+    def _watch(self, over: threading.Event, channel_h: float, tasks: int, titles: int) -> None:
         tracker = self.spark.sparkContext.statusTracker()
         while not over.wait(TERMINAL_PAUSE_S if self.is_terminal else LOG_PAUSE_S):
             stages = (tracker.getStageInfo(stage) for stage in tracker.getActiveStageIds())
             finished = max(
                 (stage.numCompletedTasks for stage in stages if stage and stage.numTasks == tasks), default=0
             )
-            self._show(self.channel_h + channel_h * finished / tasks)
+            self._show(self.channel_h + channel_h * finished / tasks, self.seen + titles * finished / tasks)
 
     def committed(self, seen: int) -> None:
         """Note how many titles are safe in the tables, or need nothing."""
         self.seen = seen
-        self._show(self.channel_h)
+        self._show(self.channel_h, seen)
 
     def end(self) -> None:
         """Leave the line that renewed itself."""
         if self.is_terminal:
             print(file=sys.stderr)
 
-    def _show(self, channel_h: float) -> None:
+    def _show(self, channel_h: float, scored: float) -> None:
         wall_s = time.monotonic() - self.started
-        share = self.seen / self.titles
+        share = scored / self.titles  # of the titles: the length of those that are still to be opened is not known
         text = f"{self.seen}/{self.titles} titles committed, {channel_h:.2f} channel hours scored"
         if channel_h > 0:
             text += f", {channel_h / wall_s * 3600:.0f} per hour"
         if 0 < share < 1:
-            text += f", about {wall_s * (1 - share) / share / 60:.0f} min to go"
+            text += f", about {math.ceil(wall_s * (1 - share) / share / 60)} min to go"
         if self.is_terminal:
             print(f"\r{text}\x1b[K", end="", file=sys.stderr, flush=True)
         else:

@@ -235,7 +235,7 @@ class Scan:
             rows = [tuple(asdict(span)[name] for name in SPANS.names) for span in spans]
             frame = self.spark.createDataFrame(rows, SPANS)
             scored = frame.repartitionById(len(weights), "task").mapInArrow(scan_udf(self.models, self.options), SCORED)
-            with progress.chunk(hours, len(weights)):
+            with progress.chunk(hours, len(weights), len(plans)):
                 scored.write.parquet(self.storage.locate(f"{folder}/rows"))
         self._describe(f"chunk {self.chunk}: commit {len(plans)} titles")
         for row in tables.commit_chunk(self.spark, self.storage, folder):
@@ -413,7 +413,7 @@ def _report(scan: Scan, settings: "ScanSettings", titles: int) -> int:
             title = row.title_id if len(row.title_id) <= 40 else "..." + row.title_id[-37:]
             print(
                 f"  {_printable(title):40} {row.track:5d} {row.defect:11} {_clock(row.start_s):>9} {_clock(row.end_s):>9} "
-                f"{row.detected_s:8.1f} {row.peak_score:5.2f}  {','.join(row.channels):8}"
+                f"{row.detected_s:8.1f} {row.peak_score:5.2f}  {','.join(row.channels)}"
                 + (f"  {row.model}/{row.model_version}" if has_many else "")
             )
         if len(rows) > 50:
