@@ -4,28 +4,23 @@ Reads: the tables segments and tracks; operating points from a settings file; th
 Writes: the table detections (the rows of the chosen model versions are replaced in one commit), a row in scans.
 One row per: title x track x defect x stretch.
 Launch: spark-submit jobs/detect.py --settings conf/scan.yaml [--model models:/NAME/VERSION ...] [--dry-run]
-Takes: about a minute per 100 million segments and core.
+Takes: one pass over the stored scores.
 """
 
 import argparse
-import getpass
-import json
-import os
-import socket
 import time
-import uuid
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from jobs.launch import AuscultError, default_warehouse, run, session
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
-    from jobs.registry import ResolvedModel
     from jobs.settings import ScanSettings
     from jobs.storage import Storage
+    from udfs.predict import ShippedModel
 
 
 def stored_versions(spark: "SparkSession", storage: "Storage") -> list[str]:
@@ -37,20 +32,15 @@ def stored_versions(spark: "SparkSession", storage: "Storage") -> list[str]:
 
 
 def detections(
-    spark: "SparkSession", storage: "Storage", models: list["ResolvedModel"], settings: "ScanSettings"
+    spark: "SparkSession", storage: "Storage", models: list["ShippedModel"], settings: "ScanSettings"
 ) -> "DataFrame":
     """Detections of model versions in what the tracks hold now; rows of `udfs.schemas.DETECTIONS` but scan_id."""
     from jobs import tables
-    from jobs.temporal_filter import detect
+    from jobs.temporal_filter import detect, operating_points
 
-    points = {
-        (model.shipped.name, model.shipped.version, label): settings.operating_point(label)
-        for model in models
-        for label in model.shipped.contract.labels
-        if label not in model.shipped.contract.clean_labels
-    }
+    points = operating_points(models, settings)
     if not points:
-        raise AuscultError(f"models {', '.join(model.shipped.key for model in models)}: their contracts name no defect")
+        raise AuscultError(f"models {', '.join(model.key for model in models)}: their contracts name no defect")
     now = tables.read(spark, storage, "tracks").select("title_id", "track", "content_hash")
     segments = tables.read(spark, storage, "segments").join(now, ["title_id", "track", "content_hash"], "left_semi")
     return detect(spark, segments, points)
@@ -71,46 +61,43 @@ def main(argv: list[str]) -> int:
     settings = read_settings(options.settings)
     from jobs import registry, tables
     from jobs.lease import Lease
-    from jobs.storage import Storage
+    from jobs.storage import Storage, absolute
     from udfs.schemas import DETECTIONS
 
     spark = session("auscult detect")
-    warehouse = options.warehouse if "://" in options.warehouse else os.path.abspath(options.warehouse)
-    storage = Storage(spark, warehouse)
+    storage = Storage(spark, absolute(options.warehouse))
     if not storage.exists("segments/_delta_log"):
-        raise AuscultError(f"warehouse {warehouse}: there is no table segments; scan first (jobs/scan.py)")
-    models = registry.resolve(options.model or stored_versions(spark, storage))
-    started, started_at = time.monotonic(), datetime.now(UTC)
-    run_id = f"{started_at:%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:6]}"
-    ours = " OR ".join(
-        f"(model = '{model.shipped.name}' AND model_version = '{model.shipped.version}')" for model in models
-    )
-    with Lease(storage, run_id):
+        raise AuscultError(f"warehouse {storage.root}: there is no table segments; scan first (jobs/scan.py)")
+    models = [model.shipped for model in registry.resolve(options.model or stored_versions(spark, storage))]
+    started, scan_id = time.monotonic(), tables.new_scan_id()
+    row = tables.new_scan(scan_id, "stored scores", settings, models, device=None)
+    ours = " OR ".join(f"(model = '{model.name}' AND model_version = '{model.version}')" for model in models)
+    with Lease(storage, scan_id):
         if storage.folders(tables.STAGING):
             tables.recover(spark, storage)
         before = tables.read(spark, storage, "detections").where(ours)
         counts = {(row.defect, "before"): row["count"] for row in before.groupBy("defect").count().collect()}
         # Kept while it is counted and written: the filter should run once.
-        found = detections(spark, storage, models, settings).selectExpr("*", f"'{run_id}' AS scan_id")
+        found = detections(spark, storage, models, settings).selectExpr("*", f"'{scan_id}' AS scan_id")
         found = found.select(DETECTIONS.names).persist()
         counts |= {(row.defect, "after"): row["count"] for row in found.groupBy("defect").count().collect()}
         if not options.dry_run:
             location = storage.locate("detections")
             found.write.format("delta").mode("overwrite").option("replaceWhere", ours).save(location)
-            row = {
-                "scan_id": run_id, "state": "finished", "started_by": f"{getpass.getuser()}@{socket.gethostname()}",
-                "started_at": started_at, "finished_at": datetime.now(UTC), "catalogue": "stored scores",
-                "settings": json.dumps(settings.to_dict(), sort_keys=True),
-                "models": [(model.shipped.name, model.shipped.version, model.shipped.digest, None) for model in models],
-                "titles_done": 0, "titles_skipped": 0, "titles_rejected": 0, "audio_done_h": 0.0, "audio_skipped_h": 0.0,
-                "wall_s": time.monotonic() - started, "audio_h_per_h": 0.0,
-            }  # fmt: skip
-            tables.begin_scan(spark, storage, row)
+            counted, measured = (
+                ("titles_done", "titles_skipped", "titles_rejected"),
+                ("audio_done_h", "audio_skipped_h", "audio_h_per_h"),
+            )
+            figures: dict[str, Any] = {**dict.fromkeys(counted, 0), **dict.fromkeys(measured, 0.0)}
+            ended = {"state": "finished", "finished_at": datetime.now(UTC), "wall_s": time.monotonic() - started}
+            tables.begin_scan(spark, storage, {**row, **figures, **ended})
         found.unpersist()
     print(f"{'defect':16} {'detections before':>18} {'after':>6}")
     for defect in sorted({defect for defect, _ in counts}):
         print(f"{defect:16} {counts.get((defect, 'before'), 0):18d} {counts.get((defect, 'after'), 0):6d}")
-    print("nothing was written (--dry-run)" if options.dry_run else f"written: {warehouse}/detections, run {run_id}")
+    print(
+        "nothing was written (--dry-run)" if options.dry_run else f"written: {storage.root}/detections, run {scan_id}"
+    )
     return 0
 
 

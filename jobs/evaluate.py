@@ -15,12 +15,12 @@ import uuid
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from jobs import sql
 from jobs.launch import DEFAULT_MODEL_URI, AuscultError, log, run, session
 
 if TYPE_CHECKING:
@@ -151,7 +151,7 @@ def _count(spark: "SparkSession", labelled: "Storage", storage: "Storage", model
 
 
 def _sql(spark: "SparkSession", name: str, **given: Any) -> "DataFrame":
-    return spark.sql(files("jobs.sql").joinpath(f"{name}.sql").read_text(), **given)
+    return spark.sql(sql.text(name), **given)
 
 
 def precision_recall(evaluation: Evaluation, label: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

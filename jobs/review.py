@@ -10,16 +10,15 @@ Takes: seconds.
 
 import argparse
 import csv
-import os
 import sys
 from contextlib import nullcontext
 from datetime import UTC, datetime
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from jobs import sql
 from jobs.launch import PROJECT, AuscultError, default_warehouse, log, run, session
 
 if TYPE_CHECKING:
@@ -162,10 +161,16 @@ def analysis(spark: "SparkSession", sources: dict[str, "DataFrame"], name: str, 
         given: what else its head names.
     """
     known = dict(sources)
-    for step, result in [("verdicts", "verdicts"), ("facets", "faceted"), ("precision", "precision"), (name, name)]:
-        text = files("jobs.sql").joinpath(f"{step}.sql").read_text()
-        named: dict[str, Any] = {source: frame for source, frame in known.items() if "{" + source + "}" in text}
-        known[result] = spark.sql(text, **named, **(given if step == name else {}))
+    for step, result in [
+        ("matched", "matched"),
+        ("verdicts", "verdicts"),
+        ("facets", "faceted"),
+        ("precision", "precision"),
+        (name, name),
+    ]:
+        query = sql.text(step)
+        named: dict[str, Any] = {source: frame for source, frame in known.items() if "{" + source + "}" in query}
+        known[result] = spark.sql(query, **named, **(given if step == name else {}))
     return known[name]
 
 
@@ -198,19 +203,18 @@ def main(argv: list[str]) -> int:
             raise AuscultError(f"verdicts {options.verdicts}: there is no line with a verdict")
 
     from jobs import tables
-    from jobs.storage import Storage
+    from jobs.storage import Storage, absolute
     from udfs.schemas import REVIEWS
 
     spark = session("auscult review")
-    warehouse = options.warehouse if "://" in options.warehouse else os.path.abspath(options.warehouse)
-    storage = Storage(spark, warehouse)
+    storage = Storage(spark, absolute(options.warehouse))
     if not storage.exists("detections/_delta_log"):
-        raise AuscultError(f"warehouse {warehouse}: there is no table detections; scan first (jobs/scan.py)")
+        raise AuscultError(f"warehouse {storage.root}: there is no table detections; scan first (jobs/scan.py)")
     if not storage.exists("reviews/_delta_log"):  # a warehouse of an earlier version
         tables.create(spark, storage.locate("reviews"), REVIEWS)
     if options.what == "import":
         added = take_in(spark, storage, rows)
-        print(f"{added} verdicts taken in, {len(rows) - added} were there before: {warehouse}/reviews")
+        print(f"{added} verdicts taken in, {len(rows) - added} were there before: {storage.root}/reviews")
         return 0
     sources = {name: tables.read(spark, storage, name) for name in ("detections", "reviews", "tracks")}
     if options.what == "queue":

@@ -8,13 +8,9 @@ Takes: on two CPU cores about a minute and a half per hour of stereo; run it aga
 """
 
 import argparse
-import getpass
 import json
-import os
-import socket
 import sys
 import time
-import uuid
 from collections import Counter, defaultdict
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -254,6 +250,8 @@ class Scan:
 
     def _manifest(self, plans: list["TitlePlan"], *, has_spans: bool) -> dict[str, Any]:
         """All that the commit needs, so that another driver can do it if this one dies."""
+        from jobs.temporal_filter import operating_points
+
         return {
             "scan_id": self.scan_id,
             "chunk": self.chunk,
@@ -265,15 +263,8 @@ class Scan:
             ],
             "seen_before": [plan.title.title_id for plan in plans if plan.seen_before],
             "operating_points": [
-                {
-                    "model": model.name,
-                    "model_version": model.version,
-                    "defect": label,
-                    "point": asdict(self.settings.operating_point(label)),
-                }
-                for model in self.models
-                for label in model.contract.labels
-                if label not in model.contract.clean_labels
+                {"model": model, "model_version": version, "defect": defect, "point": asdict(point)}
+                for (model, version, defect), point in operating_points(self.models, self.settings).items()
             ],
         }
 
@@ -298,7 +289,7 @@ def main(argv: list[str]) -> int:
     from jobs import tables
     from jobs.catalogue import read_catalogue
     from jobs.lease import Lease
-    from jobs.storage import Storage
+    from jobs.storage import Storage, absolute
 
     catalogue = read_catalogue(spark, options.catalogue, settings.ignored_suffixes)
     titles = catalogue.titles[: options.limit]
@@ -307,12 +298,12 @@ def main(argv: list[str]) -> int:
         log.info("left out, by suffix (setting ignored_suffixes): %s", left_out)
     if not titles:
         raise AuscultError(f"catalogue {options.catalogue}: there are no titles in it")
-    warehouse = options.warehouse if "://" in options.warehouse else os.path.abspath(options.warehouse)
+    warehouse = absolute(options.warehouse)
     try:
         storage = Storage(spark, warehouse)
     except Exception as error:
         raise AuscultError(f"warehouse {warehouse}: {tables.first_line(error)}") from error
-    scan_id = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:6]}"
+    scan_id = tables.new_scan_id()
     scan = Scan(spark, storage, settings, models, scan_id)
     if options.dry_run:
         return _dry_run(scan, titles)
@@ -320,17 +311,7 @@ def main(argv: list[str]) -> int:
     tables.prepare(spark, storage)
     registry.ship(spark, models)
     with Lease(storage, scan_id) as lease:
-        row = {
-            "scan_id": scan_id,
-            "state": "running",
-            "started_by": f"{getpass.getuser()}@{socket.gethostname()}",
-            "started_at": datetime.now(UTC),
-            "catalogue": options.catalogue,
-            "settings": json.dumps(settings.to_dict(), sort_keys=True),
-            "models": [
-                (model.shipped.name, model.shipped.version, model.shipped.digest, _device(spark)) for model in models
-            ],
-        }
+        row = tables.new_scan(scan_id, options.catalogue, settings, scan.models, _device(spark))
         if (lease.was_abandoned or storage.folders(tables.STAGING)) and (recovered := tables.recover(spark, storage)):
             log.info("brought in %d chunks that an interrupted scan had scored", recovered)
         tables.begin_scan(spark, storage, row)

@@ -1,8 +1,14 @@
 """Small files and folders of a warehouse, on whatever file system Hadoop knows (local, hdfs, s3a ...)."""
 
+import os
 from typing import Any
 
 from pyspark.sql import SparkSession
+
+
+def absolute(location: str) -> str:
+    """A local path from the root, a URI as it is: Spark's working folder is not the user's."""
+    return location if "://" in location else os.path.abspath(location)
 
 
 class Storage:

@@ -1,9 +1,12 @@
 """The Delta tables of a warehouse: created with their comments, registered by name, written exactly once."""
 
+import getpass
 import json
+import socket
+import uuid
 from collections import defaultdict
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from delta.tables import DeltaTable
 from pyspark.sql import Column, DataFrame, SparkSession
@@ -19,10 +22,13 @@ from pyspark.sql.types import (
 )
 
 from jobs.launch import AuscultError
-from jobs.settings import OperatingPoint
+from jobs.settings import OperatingPoint, ScanSettings
 from jobs.storage import Storage
 from jobs.temporal_filter import detect
 from udfs.schemas import DETECTIONS, SCANS, SEGMENTS, TABLES, TRACKS
+
+if TYPE_CHECKING:
+    from udfs.predict import ShippedModel
 
 STAGING = "_staging"
 # Decoders pad the ends of a track; a shortfall below this is not damage.
@@ -308,6 +314,26 @@ def recover(spark: SparkSession, storage: Storage) -> int:
         storage.delete(f"{STAGING}/{scan_id}")
     DeltaTable.forPath(spark, storage.locate("scans")).update("state = 'running'", {"state": "'interrupted'"})
     return recovered
+
+
+def new_scan_id() -> str:
+    """A name for a run; names sort by time."""
+    return f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:6]}"
+
+
+def new_scan(
+    scan_id: str, catalogue: str, settings: ScanSettings, models: list["ShippedModel"], device: str | None
+) -> dict[str, Any]:
+    """The row of `scans` of a run that starts now."""
+    return {
+        "scan_id": scan_id,
+        "state": "running",
+        "started_by": f"{getpass.getuser()}@{socket.gethostname()}",
+        "started_at": datetime.now(UTC),
+        "catalogue": catalogue,
+        "settings": json.dumps(settings.to_dict(), sort_keys=True),
+        "models": [(model.name, model.version, model.digest, device) for model in models],
+    }
 
 
 def begin_scan(spark: SparkSession, storage: Storage, row: dict[str, Any]) -> None:

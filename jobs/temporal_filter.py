@@ -1,14 +1,18 @@
 """Turns segment scores into detections, with the SQL in jobs/sql/detections.sql."""
 
 from collections import defaultdict
+from collections.abc import Iterable
 from functools import reduce
-from importlib.resources import files
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.types import ArrayType, DoubleType, StringType, StructField, StructType
 
-from jobs.settings import OperatingPoint
+from jobs import sql
+from jobs.settings import OperatingPoint, ScanSettings
+
+if TYPE_CHECKING:
+    from udfs.predict import ShippedModel
 
 POINTS = StructType(
     [
@@ -23,6 +27,18 @@ POINTS = StructType(
 )
 
 
+def operating_points(
+    models: Iterable["ShippedModel"], settings: ScanSettings
+) -> dict[tuple[str, str, str], OperatingPoint]:
+    """Operating point by (model, model_version, defect), for every defect that the models' contracts name."""
+    return {
+        (model.name, model.version, label): settings.operating_point(label)
+        for model in models
+        for label in model.contract.labels
+        if label not in model.contract.clean_labels
+    }
+
+
 def detect(spark: SparkSession, segments: DataFrame, points: dict[tuple[str, str, str], OperatingPoint]) -> DataFrame:
     """Detections of all defects in `segments`.
 
@@ -34,7 +50,7 @@ def detect(spark: SparkSession, segments: DataFrame, points: dict[tuple[str, str
     Returns:
         Rows of `udfs.schemas.DETECTIONS` without `scan_id`.
     """
-    query = files("jobs.sql").joinpath("detections.sql").read_text()
+    query = sql.text("detections")
     # A RANGE frame takes a constant, so there is one query per window length.
     by_window: dict[int, list[tuple[Any, ...]]] = defaultdict(list)
     for (model, version, defect), point in points.items():

@@ -3,7 +3,6 @@
 import csv
 import shutil
 from datetime import UTC, datetime
-from importlib.resources import files
 
 import duckdb
 import numpy as np
@@ -13,7 +12,7 @@ from deltalake import DeltaTable, write_deltalake
 from scipy.stats import binomtest
 from sklearn.metrics import cohen_kappa_score
 
-from jobs import review, tables
+from jobs import review, sql, tables
 from jobs.launch import PROJECT, AuscultError
 from jobs.storage import Storage
 from udfs.schemas import DETECTIONS, REVIEWS, TRACKS
@@ -141,16 +140,13 @@ def test_the_papers_arithmetic(spark, warehouse, tmp_path, monkeypatch, capsys):
     duck = duckdb.connect()
     for name in ("detections", "reviews"):
         duck.register(name, DeltaTable(storage.locate(name)).to_pyarrow_dataset())
-    text = {
-        name: files("jobs.sql").joinpath(f"{name}.sql").read_text()
-        for name in ("verdicts", "precision", "review_queue")
-    }
-    duck.sql(f"CREATE VIEW verdicts AS {text['verdicts'].format(detections='detections', reviews='reviews')}")
+    duck.sql(f"CREATE VIEW matched AS {sql.text('matched').format(detections='detections', reviews='reviews')}")
+    duck.sql(f"CREATE VIEW verdicts AS {sql.text('verdicts').format(matched='matched')}")
     duck.sql("CREATE VIEW faceted AS SELECT *, 'all' AS facet, 'all' AS facet_value FROM verdicts")
-    duck.sql(f"CREATE VIEW shares_by_defect AS {text['precision'].format(faceted='faceted')}")
+    duck.sql(f"CREATE VIEW shares_by_defect AS {sql.text('precision').format(faceted='faceted')}")
     [theirs] = duck.sql("SELECT * FROM shares_by_defect WHERE defect = 'hiss'").to_arrow_table().to_pylist()
     assert theirs == pytest.approx(found)
-    assert not duck.sql(text["review_queue"].format(verdicts="verdicts", precision="shares_by_defect")).fetchall()
+    assert not duck.sql(sql.text("review_queue").format(verdicts="verdicts", precision="shares_by_defect")).fetchall()
 
 
 def test_a_verdict_belongs_to_content_and_time(analyse):

@@ -1,7 +1,6 @@
 -- How far reviewers agree, beyond chance.
 --
--- Reads:   {detections}  the table detections
---          {reviews}     the table reviews
+-- Reads:   {matched}  one row per detection and review of it (matched.sql)
 -- Grain:   one row per pair of reviewers with detections that both have decided
 -- Figures: kappa (J. Cohen, "A coefficient of agreement for nominal scales", 1960); NULL where both always said the same
 --          one thing
@@ -10,19 +9,12 @@
 WITH latest AS (  -- one row per detection and reviewer
     SELECT * FROM (
         SELECT
-            detections.title_id, detections.track, detections.defect, detections.model, detections.model_version,
-            detections.start_s, reviews.reviewer, reviews.verdict,
+            title_id, track, defect, model, model_version, start_s, reviewer, verdict,
             ROW_NUMBER() OVER (
-                PARTITION BY detections.title_id, detections.track, detections.defect, detections.model,
-                    detections.model_version, detections.start_s, reviews.reviewer
-                ORDER BY reviews.reviewed_at DESC, reviews.verdict
+                PARTITION BY title_id, track, defect, model, model_version, start_s, reviewer
+                ORDER BY reviewed_at DESC, verdict
             ) AS place
-        FROM {detections} AS detections
-        INNER JOIN {reviews} AS reviews
-            ON detections.content_hash = reviews.content_hash
-            AND detections.defect = reviews.defect
-            AND reviews.start_s < detections.end_s
-            AND reviews.end_s > detections.start_s
+        FROM {matched} AS matched
     ) AS said
     WHERE place = 1 AND verdict <> 'unsure'
 ),

@@ -18,6 +18,7 @@ from models.defects import SIMULATORS
 from models.intervals import draw_intervals, plant
 from models.serving import has_bf16
 from models.training import SegmentSource, draw_batch
+from tests.signals import music_like
 
 RATE_HZ = 48_000
 BATCH = 64
@@ -75,16 +76,8 @@ def _step(architecture: str, segments: torch.Tensor, labels: torch.Tensor) -> Ca
 
 
 def _made_up(folder: Path) -> Path:
-    rng = np.random.default_rng(0)
-    time_s = np.arange(200 * RATE_HZ) / RATE_HZ
-    chords = np.zeros((2, len(time_s)))
-    for start in np.arange(0, 199, 0.5):
-        begin = round(start * RATE_HZ)
-        note_s = time_s[:RATE_HZ]
-        for frequency_hz in rng.uniform(80, 2000, 3):
-            chords[:, begin : begin + RATE_HZ] += 0.1 * np.exp(-4 * note_s) * np.sin(2 * np.pi * frequency_hz * note_s)
     path = folder / "chords.npy"
-    np.save(path, (np.clip(chords, -0.95, 0.95) * 32767).astype(np.int16))
+    np.save(path, (music_like(180.0, RATE_HZ, np.random.default_rng(0)) * 32767).astype(np.int16))
     return path
 
 
