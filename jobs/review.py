@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from jobs import sql
 from jobs.launch import PROJECT, AuscultError, default_warehouse, log, run, session
 
 if TYPE_CHECKING:
@@ -151,29 +150,6 @@ def take_in(spark: "SparkSession", storage: "Storage", rows: list[dict[str, Any]
     return added
 
 
-def analysis(spark: "SparkSession", sources: dict[str, "DataFrame"], name: str, **given: Any) -> "DataFrame":
-    """One of the analyses in jobs/sql over stored detections.
-
-    Args:
-        spark: the session.
-        sources: the tables detections, reviews and tracks.
-        name: of its file: verdicts, precision, review_queue, agreement, versions or rates.
-        given: what else its head names.
-    """
-    known = dict(sources)
-    for step, result in [
-        ("matched", "matched"),
-        ("verdicts", "verdicts"),
-        ("facets", "faceted"),
-        ("precision", "precision"),
-        (name, name),
-    ]:
-        query = sql.text(step)
-        named: dict[str, Any] = {source: frame for source, frame in known.items() if "{" + source + "}" in query}
-        known[result] = spark.sql(query, **named, **(given if step == name else {}))
-    return known[name]
-
-
 def main(argv: list[str]) -> int:
     """Do what the first argument says."""
     parser = argparse.ArgumentParser(prog="review.py", description=(__doc__ or "").split("\n\n")[0])
@@ -203,6 +179,7 @@ def main(argv: list[str]) -> int:
             raise AuscultError(f"verdicts {options.verdicts}: there is no line with a verdict")
 
     from jobs import tables
+    from jobs.analyses import analysis
     from jobs.storage import Storage, absolute
     from udfs.schemas import REVIEWS
 

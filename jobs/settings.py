@@ -89,7 +89,7 @@ class ScanSettings:
 
     span_s: int = 600
     from_start_span_s: int = 1800
-    chunk_channel_h_per_core: float = 5.0
+    chunk_channel_h_per_core: float = 15.0
     probe_titles: int = 1000
     tasks_per_core: int = 3
     batch_segments: int = 64

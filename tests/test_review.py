@@ -13,6 +13,7 @@ from scipy.stats import binomtest
 from sklearn.metrics import cohen_kappa_score
 
 from jobs import review, sql, tables
+from jobs.analyses import analysis
 from jobs.launch import PROJECT, AuscultError
 from jobs.storage import Storage
 from udfs.schemas import DETECTIONS, REVIEWS, TRACKS
@@ -92,7 +93,7 @@ def take(storage, path, *options):
 
 def rows_of(spark, storage, name):
     sources = {table: tables.read(spark, storage, table) for table in ("detections", "reviews", "tracks")}
-    return [row.asDict() for row in review.analysis(spark, sources, name).collect()]
+    return [row.asDict() for row in analysis(spark, sources, name).collect()]
 
 
 @pytest.fixture
@@ -111,7 +112,7 @@ def analyse(spark, tmp_path):
             "tracks": spark.createDataFrame(tracks, TRACKS),
             "reviews": spark.createDataFrame([tuple(row[n] for n in REVIEWS.names) for row in reviews], REVIEWS),
         }
-        return [row.asDict() for row in review.analysis(spark, sources, name, **given).collect()]
+        return [row.asDict() for row in analysis(spark, sources, name, **given).collect()]
 
     return rows
 

@@ -8,7 +8,7 @@
 
 SELECT
     detections.title_id, detections.content_hash, detections.track, detections.defect,
-    detections.start_s, detections.end_s, detections.detected_s, detections.peak_score,
+    detections.start_s, detections.end_s, detections.detected_s, detections.peak_score, detections.channels,
     detections.model, detections.model_version,
     detections.threshold, detections.min_detected_s, detections.window_s,
     reviews.verdict, reviews.cause, reviews.reviewer, reviews.note, reviews.reviewed_at

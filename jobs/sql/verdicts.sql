@@ -17,7 +17,7 @@ WITH ranked AS (
 )
 
 SELECT
-    title_id, content_hash, track, defect, start_s, end_s, detected_s, peak_score, model, model_version,
+    title_id, content_hash, track, defect, start_s, end_s, detected_s, peak_score, channels, model, model_version,
     threshold, min_detected_s, window_s, verdict, cause, reviewer, note, reviewed_at
 FROM ranked
 WHERE place = 1

@@ -25,7 +25,7 @@ from tests.bench.process_tree import Measured, measure
 PROJECT = Path(__file__).resolve().parent.parent.parent
 BIN = Path(sys.prefix) / "bin"
 # Weights, and how many copies of the demo's titles outweigh the start-up's noise.
-MODELS = {"audio-artifacts": (checkpoint.SHIPPED, 5), "audio-artifacts-cnn6": (checkpoint.SHIPPED_CNN6, 1)}
+MODELS = {"audio-artifacts": (checkpoint.SHIPPED, 8), "audio-artifacts-cnn6": (checkpoint.SHIPPED_CNN6, 2)}
 COPIES = int(os.environ.get("BENCH_COPIES", "1"))
 REPEATS = int(os.environ.get("BENCH_REPEATS", "2"))
 
