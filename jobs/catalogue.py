@@ -52,19 +52,48 @@ def read_catalogue(spark: SparkSession, location: str, ignored_suffixes: tuple[s
     Raises:
         AuscultError: the location cannot be read, has no `uri` column, or names a title twice.
     """
-    if "://" in location and not location.startswith("file://"):
-        rows = _read_remote(spark, location)
-        return Catalogue(_titles(rows, location, None), Counter())
-    path = os.path.abspath(os.fsdecode(_local_path(location)) if location.startswith("file:") else location)
-    if not os.path.exists(path):
-        raise AuscultError(f"catalogue {location}: there is no such file or folder")
-    if os.path.isdir(path):
-        if os.path.isdir(os.path.join(path, "_delta_log")):
-            return Catalogue(_titles(_read_delta(spark, path), location, path), Counter())
+    path = _on_disk(location)
+    if path is None:
+        return Catalogue(_titles(read_rows(spark, location), location, None), Counter())
+    if os.path.isdir(path) and not os.path.isdir(os.path.join(path, "_delta_log")):
         if not os.access(path, os.R_OK | os.X_OK):
             raise AuscultError(f"catalogue {location}: the folder cannot be read")
         return _read_folder(path, ignored_suffixes)
-    return Catalogue(_titles(_read_file(path), location, os.path.dirname(path)), Counter())
+    base = path if os.path.isdir(path) else os.path.dirname(path)
+    return Catalogue(_titles(read_rows(spark, location), location, base), Counter())
+
+
+def read_rows(spark: SparkSession, location: str, what: str = "catalogue") -> list[dict[str, Any]]:
+    """Rows of a CSV, JSON or Parquet file or a Delta table, here or at a URI that Hadoop knows.
+
+    Raises:
+        AuscultError: it cannot be read; `what` names its part in the message.
+    """
+    path = _on_disk(location, what)
+    try:
+        if path is None:
+            return _read_remote(spark, location)
+        if os.path.isdir(path):
+            return [row.asDict(recursive=True) for row in spark.read.format("delta").load(path).collect()]
+        rows = _read_file(path)
+    except Exception as error:  # Spark's errors have many classes and one meaning here
+        said = " ".join((str(error).splitlines() or [type(error).__name__])[0].split())
+        raise AuscultError(f"{what} {location}: cannot be read: {said}") from error
+    if rows is None:
+        raise AuscultError(
+            f"{what} {path}: expected a folder, a Delta table, or a .csv, .tsv, .json, .jsonl or .parquet file"
+        )
+    return rows
+
+
+def _on_disk(location: str, what: str = "catalogue") -> str | None:
+    """A local location's path, None for a URI of elsewhere."""
+    if "://" in location and not location.startswith("file://"):
+        return None
+    path = os.path.abspath(os.fsdecode(_local_path(location)) if location.startswith("file:") else location)
+    if not os.path.exists(path):
+        raise AuscultError(f"{what} {location}: there is no such file or folder")
+    return path
 
 
 def _read_folder(root: str, ignored_suffixes: tuple[str, ...]) -> Catalogue:
@@ -114,58 +143,38 @@ def _title(title_id: str, uri: str, path: bytes | None, columns: dict[str, Any])
     return Title(title_id, uri, encode_path(path) if path is not None else None, size_bytes, modified_ns, columns)
 
 
-def _read_file(path: str) -> list[dict[str, Any]]:
+def _read_file(path: str) -> list[dict[str, Any]] | None:
+    """Rows of a local file; None where its suffix names no format that is read here."""
     suffix = Path(path).suffix.lower()
-    try:
-        if suffix in {".csv", ".tsv"}:
-            with open(path, newline="", encoding="utf-8-sig") as file:
-                reader = csv.DictReader(file, delimiter="\t" if suffix == ".tsv" else ",", strict=True)
-                return [{key: value or None for key, value in row.items() if key is not None} for row in reader]
-        if suffix in {".json", ".jsonl", ".ndjson"}:
-            text = Path(path).read_text(encoding="utf-8-sig")
-            rows = (
-                json.loads(text)
-                if text.lstrip()[:1] == "["
-                else [json.loads(x) for x in text.splitlines() if x.strip()]
-            )
-            if not all(isinstance(row, dict) for row in rows):
-                raise ValueError("expected objects, one a title")
-            return rows
-        if suffix == ".parquet":
-            import pyarrow.parquet
+    if suffix in {".csv", ".tsv"}:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file, delimiter="\t" if suffix == ".tsv" else ",", strict=True)
+            return [{key: value or None for key, value in row.items() if key is not None} for row in reader]
+    if suffix in {".json", ".jsonl", ".ndjson"}:
+        text = Path(path).read_text(encoding="utf-8-sig")
+        rows = json.loads(text) if text.lstrip()[:1] == "[" else [json.loads(x) for x in text.splitlines() if x.strip()]
+        if not all(isinstance(row, dict) for row in rows):
+            raise ValueError("expected objects, one a title")
+        return rows
+    if suffix == ".parquet":
+        import pyarrow.parquet
 
-            return list(pyarrow.parquet.read_table(path).to_pylist())
-    except (OSError, ValueError, csv.Error) as error:
-        raise AuscultError(f"catalogue {path}: cannot be read: {' '.join(str(error).split())}") from error
-    raise AuscultError(
-        f"catalogue {path}: expected a folder, a Delta table, or a .csv, .tsv, .json, .jsonl or .parquet file"
-    )
-
-
-def _read_delta(spark: SparkSession, path: str) -> list[dict[str, Any]]:
-    try:
-        return [row.asDict(recursive=True) for row in spark.read.format("delta").load(path).collect()]
-    except Exception as error:  # Spark's errors have many classes and one meaning here
-        raise AuscultError(
-            f"catalogue {path}: cannot be read as a Delta table: {str(error).splitlines()[0]}"
-        ) from error
+        return list(pyarrow.parquet.read_table(path).to_pylist())
+    return None
 
 
 def _read_remote(spark: SparkSession, location: str) -> list[dict[str, Any]]:
     suffix = os.path.splitext(urlsplit(location).path)[1].lower()
     reader = spark.read
-    try:
-        if suffix in {".csv", ".tsv"}:
-            frame = reader.csv(location, header=True, sep="\t" if suffix == ".tsv" else ",", multiLine=True, escape='"')
-        elif suffix in {".json", ".jsonl", ".ndjson"}:
-            frame = reader.json(location)
-        elif suffix == ".parquet":
-            frame = reader.parquet(location)
-        else:
-            frame = reader.format("delta").load(location)
-        return [row.asDict(recursive=True) for row in frame.collect()]
-    except Exception as error:
-        raise AuscultError(f"catalogue {location}: cannot be read: {str(error).splitlines()[0]}") from error
+    if suffix in {".csv", ".tsv"}:
+        frame = reader.csv(location, header=True, sep="\t" if suffix == ".tsv" else ",", multiLine=True, escape='"')
+    elif suffix in {".json", ".jsonl", ".ndjson"}:
+        frame = reader.json(location)
+    elif suffix == ".parquet":
+        frame = reader.parquet(location)
+    else:
+        frame = reader.format("delta").load(location)
+    return [row.asDict(recursive=True) for row in frame.collect()]
 
 
 def _titles(rows: list[dict[str, Any]], location: str, base: str | None) -> list[Title]:

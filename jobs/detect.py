@@ -1,9 +1,10 @@
 """Applies other operating points to stored scores: no audio is decoded again.
 
-Reads: the tables segments and tracks; operating points from a settings file; the models' contracts in MLflow.
+Reads: the tables segments and tracks; operating points from the table operating_points or a settings file; the models'
+    contracts in MLflow.
 Writes: the table detections (the rows of the chosen model versions are replaced in one commit), a row in scans.
 One row per: title x track x defect x stretch.
-Launch: spark-submit jobs/detect.py --settings conf/scan.yaml [--model models:/NAME/VERSION ...] [--dry-run]
+Launch: spark-submit jobs/detect.py --operating-points VERSION | --settings conf/scan.yaml [--dry-run]
 Takes: one pass over the stored scores.
 """
 
@@ -18,7 +19,7 @@ from jobs.launch import AuscultError, default_warehouse, run, session
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
-    from jobs.settings import ScanSettings
+    from jobs.operating_points import Points
     from jobs.storage import Storage
     from udfs.predict import ShippedModel
 
@@ -32,13 +33,12 @@ def stored_versions(spark: "SparkSession", storage: "Storage") -> list[str]:
 
 
 def detections(
-    spark: "SparkSession", storage: "Storage", models: list["ShippedModel"], settings: "ScanSettings"
+    spark: "SparkSession", storage: "Storage", models: list["ShippedModel"], points: "Points"
 ) -> "DataFrame":
     """Detections of model versions in what the tracks hold now; rows of `udfs.schemas.DETECTIONS` but scan_id."""
     from jobs import tables
-    from jobs.temporal_filter import detect, operating_points
+    from jobs.temporal_filter import detect
 
-    points = operating_points(models, settings)
     if not points:
         raise AuscultError(f"models {', '.join(model.key for model in models)}: their contracts name no defect")
     now = tables.read(spark, storage, "tracks").select("title_id", "track", "content_hash")
@@ -49,17 +49,22 @@ def detections(
 def main(argv: list[str]) -> int:
     """Filter anew, replace, say what changed."""
     parser = argparse.ArgumentParser(prog="detect.py", description=(__doc__ or "").split("\n\n")[0])
-    parser.add_argument("--settings", type=Path, required=True, metavar="YAML", help="as for jobs/scan.py")
+    parser.add_argument("--settings", type=Path, metavar="YAML", help="as for jobs/scan.py")
+    parser.add_argument("--operating-points", metavar="VERSION", help="as for jobs/scan.py")
     parser.add_argument("--warehouse", default=default_warehouse(), help="where the tables are (default: %(default)s)")
     parser.add_argument(
         "--model", action="append", metavar="URI", help="repeatable; default: every version that has scored something"
     )
     parser.add_argument("--dry-run", action="store_true", help="print what would change and stop")
     options = parser.parse_args(argv)
+    if options.settings is None and options.operating_points is None:
+        parser.error(
+            "which operating points? --settings YAML, --operating-points VERSION, or both (the version counts)"
+        )
     from jobs.settings import read_settings
 
     settings = read_settings(options.settings)
-    from jobs import registry, tables
+    from jobs import operating_points, registry, tables
     from jobs.lease import Lease
     from jobs.storage import Storage, absolute
     from udfs.schemas import DETECTIONS
@@ -69,8 +74,11 @@ def main(argv: list[str]) -> int:
     if not storage.exists("segments/_delta_log"):
         raise AuscultError(f"warehouse {storage.root}: there is no table segments; scan first (jobs/scan.py)")
     models = [model.shipped for model in registry.resolve(options.model or stored_versions(spark, storage))]
+    points = operating_points.from_settings(models, settings)
+    if options.operating_points is not None:
+        points = operating_points.from_table(spark, storage, options.operating_points, points)
     started, scan_id = time.monotonic(), tables.new_scan_id()
-    row = tables.new_scan(scan_id, "stored scores", settings, models, device=None)
+    row = tables.new_scan(scan_id, "stored scores", settings, models, points, device=None)
     ours = " OR ".join(f"(model = '{model.name}' AND model_version = '{model.version}')" for model in models)
     with Lease(storage, scan_id):
         if storage.folders(tables.STAGING):
@@ -78,7 +86,7 @@ def main(argv: list[str]) -> int:
         before = tables.read(spark, storage, "detections").where(ours)
         counts = {(row.defect, "before"): row["count"] for row in before.groupBy("defect").count().collect()}
         # Kept while it is counted and written: the filter should run once.
-        found = detections(spark, storage, models, settings).selectExpr("*", f"'{scan_id}' AS scan_id")
+        found = detections(spark, storage, models, points).selectExpr("*", f"'{scan_id}' AS scan_id")
         found = found.select(DETECTIONS.names).persist()
         counts |= {(row.defect, "after"): row["count"] for row in found.groupBy("defect").count().collect()}
         if not options.dry_run:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
     from jobs.catalogue import Title
+    from jobs.operating_points import Points
     from jobs.plan import KnownTrack, TitlePlan
     from jobs.progress import Progress
     from jobs.registry import ResolvedModel
@@ -52,6 +53,11 @@ def arguments(argv: list[str]) -> argparse.Namespace:
         help=f"models:/NAME@ALIAS or models:/NAME/VERSION; repeatable (default: {DEFAULT_MODEL_URI})",
     )
     parser.add_argument("--settings", type=Path, metavar="YAML", help="settings that differ from conf/scan.yaml")
+    parser.add_argument(
+        "--operating-points",
+        metavar="VERSION",
+        help="a set that jobs/tune.py wrote into the warehouse, or latest; over those of the settings",
+    )
     parser.add_argument("--limit", type=int, metavar="N", help="scan the first N titles only")
     parser.add_argument("--dry-run", action="store_true", help="print the plan and stop")
     options = parser.parse_args(argv)
@@ -90,6 +96,7 @@ class Scan:
         storage: "Storage",
         settings: "ScanSettings",
         models: list["ResolvedModel"],
+        points: "Points",
         scan_id: str,
     ) -> None:
         from udfs.predict import ScanOptions
@@ -99,6 +106,7 @@ class Scan:
         self.settings = settings
         self.models = [model.shipped for model in models]
         self.keys = tuple(model.key for model in self.models)
+        self.points = points
         self.scan_id = scan_id
         self.cores = spark.sparkContext.defaultParallelism
         self.options = ScanOptions(settings.batch_segments, settings.decode_timeout_s, _threads(spark))
@@ -250,8 +258,6 @@ class Scan:
 
     def _manifest(self, plans: list["TitlePlan"], *, has_spans: bool) -> dict[str, Any]:
         """All that the commit needs, so that another driver can do it if this one dies."""
-        from jobs.temporal_filter import operating_points
-
         return {
             "scan_id": self.scan_id,
             "chunk": self.chunk,
@@ -264,7 +270,7 @@ class Scan:
             "seen_before": [plan.title.title_id for plan in plans if plan.seen_before],
             "operating_points": [
                 {"model": model, "model_version": version, "defect": defect, "point": asdict(point)}
-                for (model, version, defect), point in operating_points(self.models, self.settings).items()
+                for (model, version, defect), point in self.points.items()
             ],
         }
 
@@ -286,7 +292,7 @@ def main(argv: list[str]) -> int:
 
     models = registry.resolve(options.model or [DEFAULT_MODEL_URI])
     spark = session("auscult scan")
-    from jobs import tables
+    from jobs import operating_points, tables
     from jobs.catalogue import read_catalogue
     from jobs.lease import Lease
     from jobs.storage import Storage, absolute
@@ -304,14 +310,17 @@ def main(argv: list[str]) -> int:
     except Exception as error:
         raise AuscultError(f"warehouse {warehouse}: {tables.first_line(error)}") from error
     scan_id = tables.new_scan_id()
-    scan = Scan(spark, storage, settings, models, scan_id)
+    points = operating_points.from_settings([model.shipped for model in models], settings)
+    if options.operating_points is not None:
+        points = operating_points.from_table(spark, storage, options.operating_points, points)
+    scan = Scan(spark, storage, settings, models, points, scan_id)
     if options.dry_run:
         return _dry_run(scan, titles)
     registry.check(models)
     tables.prepare(spark, storage)
     registry.ship(spark, models)
     with Lease(storage, scan_id) as lease:
-        row = tables.new_scan(scan_id, options.catalogue, settings, scan.models, _device(spark))
+        row = tables.new_scan(scan_id, options.catalogue, settings, scan.models, points, _device(spark))
         if (lease.was_abandoned or storage.folders(tables.STAGING)) and (recovered := tables.recover(spark, storage)):
             log.info("brought in %d chunks that an interrupted scan had scored", recovered)
         tables.begin_scan(spark, storage, row)

@@ -5,6 +5,7 @@ import json
 import socket
 import uuid
 from collections import defaultdict
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,7 @@ from jobs.temporal_filter import detect
 from udfs.schemas import DETECTIONS, SCANS, SEGMENTS, TABLES, TRACKS
 
 if TYPE_CHECKING:
+    from jobs.operating_points import Points
     from udfs.predict import ShippedModel
 
 STAGING = "_staging"
@@ -322,16 +324,24 @@ def new_scan_id() -> str:
 
 
 def new_scan(
-    scan_id: str, catalogue: str, settings: ScanSettings, models: list["ShippedModel"], device: str | None
+    scan_id: str,
+    catalogue: str,
+    settings: ScanSettings,
+    models: list["ShippedModel"],
+    points: "Points",
+    device: str | None,
 ) -> dict[str, Any]:
     """The row of `scans` of a run that starts now."""
+    applied = [
+        dict(zip(("model", "model_version", "defect"), key, strict=True)) | asdict(points[key]) for key in points
+    ]
     return {
         "scan_id": scan_id,
         "state": "running",
         "started_by": f"{getpass.getuser()}@{socket.gethostname()}",
         "started_at": datetime.now(UTC),
         "catalogue": catalogue,
-        "settings": json.dumps(settings.to_dict(), sort_keys=True),
+        "settings": json.dumps({**settings.to_dict(), "applied_points": applied}, sort_keys=True),
         "models": [(model.name, model.version, model.digest, device) for model in models],
     }
 

@@ -1,18 +1,14 @@
 """Turns segment scores into detections, with the SQL in jobs/sql/detections.sql."""
 
 from collections import defaultdict
-from collections.abc import Iterable
 from functools import reduce
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.types import ArrayType, DoubleType, StringType, StructField, StructType
 
 from jobs import sql
-from jobs.settings import OperatingPoint, ScanSettings
-
-if TYPE_CHECKING:
-    from udfs.predict import ShippedModel
+from jobs.settings import OperatingPoint
 
 POINTS = StructType(
     [
@@ -25,18 +21,6 @@ POINTS = StructType(
         StructField("ignored_channels", ArrayType(StringType())),
     ]
 )
-
-
-def operating_points(
-    models: Iterable["ShippedModel"], settings: ScanSettings
-) -> dict[tuple[str, str, str], OperatingPoint]:
-    """Operating point by (model, model_version, defect), for every defect that the models' contracts name."""
-    return {
-        (model.name, model.version, label): settings.operating_point(label)
-        for model in models
-        for label in model.contract.labels
-        if label not in model.contract.clean_labels
-    }
 
 
 def detect(spark: SparkSession, segments: DataFrame, points: dict[tuple[str, str, str], OperatingPoint]) -> DataFrame:

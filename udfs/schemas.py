@@ -149,7 +149,79 @@ REVIEWS = StructType(
     ]
 )
 
-TABLES = {"tracks": TRACKS, "segments": SEGMENTS, "detections": DETECTIONS, "reviews": REVIEWS, "scans": SCANS}
+_THRESHOLD = _column("threshold", DoubleType(), "Score from which a segment counts, 0..1")
+_MIN_DETECTED_S = _column("min_detected_s", DoubleType(), "Seconds of hits needed within the window (X)")
+_WINDOW_S = _column("window_s", DoubleType(), "Length of the rolling window, seconds (Y)")
+_VERSION = _column("version", IntegerType(), "Number of the set of operating points, from 1; rows are never changed")
+
+OPERATING_POINTS = StructType(
+    [
+        _VERSION,
+        _MODEL,
+        _MODEL_VERSION,
+        _column("defect", StringType(), "Label of the model that the point is for"),
+        _THRESHOLD,
+        _MIN_DETECTED_S,
+        _WINDOW_S,
+        _column("ignored_channels", ArrayType(StringType()), "Channels whose hits do not count, by name"),
+        _column("objective", StringType(), "What was sought, such as f1 or recall_within_5_detections_per_100_h"),
+        _column("labels", StringType(), "Labelled titles that it was sought on"),
+        _column("titles", LongType(), "Labelled titles, count"),
+        _column("defective_titles", LongType(), "Labelled titles with the defect, count"),
+        _column("detections_per_100_h", DoubleType(), "Detections per 100 hours of the labelled titles' audio"),
+        _column("precision", DoubleType(), "Share of detected titles that have the defect, cross-validated, 0..1"),
+        _column("precision_low", DoubleType(), "Lower end of its 95 % interval (bootstrap over titles)"),
+        _column("precision_high", DoubleType(), "Upper end of its 95 % interval"),
+        _column("recall", DoubleType(), "Share of titles with the defect that are detected, cross-validated, 0..1"),
+        _column("recall_low", DoubleType(), "Lower end of its 95 % interval"),
+        _column("recall_high", DoubleType(), "Upper end of its 95 % interval"),
+        _column("f1", DoubleType(), "Harmonic mean of precision and recall, cross-validated, 0..1"),
+        _column("f1_low", DoubleType(), "Lower end of its 95 % interval"),
+        _column("f1_high", DoubleType(), "Upper end of its 95 % interval"),
+        _column("created_by", StringType(), "User and host"),
+        _column("created_at", TimestampType(), "When"),
+        _column("note", StringType(), "Why, in somebody's words"),
+    ]
+)
+
+OPERATING_CURVES = StructType(
+    [
+        _VERSION,
+        _MODEL,
+        _MODEL_VERSION,
+        _column("defect", StringType(), "Label of the model"),
+        _THRESHOLD,
+        _MIN_DETECTED_S,
+        _WINDOW_S,
+        _column("precision", DoubleType(), "Share of detected titles that have the defect, on all labelled titles"),
+        _column("recall", DoubleType(), "Share of titles with the defect that are detected, on all labelled titles"),
+        _column("f1", DoubleType(), "Harmonic mean of precision and recall"),
+        _column("detections_per_100_h", DoubleType(), "Detections per 100 hours of the labelled titles' audio"),
+    ]
+)
+
+TABLES = {
+    "tracks": TRACKS,
+    "segments": SEGMENTS,
+    "detections": DETECTIONS,
+    "reviews": REVIEWS,
+    "operating_points": OPERATING_POINTS,
+    "operating_curves": OPERATING_CURVES,
+    "scans": SCANS,
+}
+
+# What udfs.rolling makes of a track's scores, for each threshold and window length.
+RISES = StructType(
+    [
+        _TITLE_ID,
+        _TRACK,
+        _column("defect", StringType(), "Label that the scores are for"),
+        _THRESHOLD,
+        _WINDOW_S,
+        _column("above_ms", ArrayType(LongType()), "Detections begin here for every X above this, milliseconds"),
+        _column("up_to_ms", ArrayType(LongType()), "... and up to this; the largest is the most that a window holds"),
+    ]
+)
 
 # What the scan UDF takes: one row per span of a track.
 SPANS = StructType(

@@ -1,0 +1,41 @@
+-- What can ever count as a hit, over time.
+--
+-- Reads:  {segments}  the table segments, or a part of it
+--         {defects}   one row per model x model_version x defect: floor (lowest score of interest), ignored_channels
+-- Grain:  one row per title x track x model x version x defect with scores from the floor on
+-- Times:  milliseconds; moments are in order of time, one per segment, with the largest score over its channels
+
+WITH hits AS (  -- one row per channel and segment
+    SELECT
+        segments.title_id,
+        segments.content_hash,
+        segments.track,
+        segments.model,
+        segments.model_version,
+        defects.defect,
+        CAST(ROUND(segments.start_s * 1000) AS BIGINT) AS start_ms,
+        CAST(ROUND(segments.end_s * 1000) AS BIGINT) AS end_ms,
+        CAST(try_element_at(segments.scores, defects.defect) AS DOUBLE) AS score
+    FROM {segments} AS segments
+    INNER JOIN {defects} AS defects
+        ON segments.model = defects.model
+        AND segments.model_version = defects.model_version
+    WHERE try_element_at(segments.scores, defects.defect) >= defects.floor
+        AND NOT isnan(try_element_at(segments.scores, defects.defect))  -- NaN is larger than any threshold in Spark
+        AND NOT array_contains(defects.ignored_channels, segments.channel_name)
+),
+
+merged AS (  -- one row per segment
+    SELECT
+        title_id, content_hash, track, model, model_version, defect, start_ms,
+        MAX(end_ms) AS end_ms,
+        MAX(score) AS score
+    FROM hits
+    GROUP BY title_id, content_hash, track, model, model_version, defect, start_ms
+)
+
+SELECT
+    title_id, content_hash, track, model, model_version, defect,
+    ARRAY_SORT(COLLECT_LIST(STRUCT(start_ms, end_ms, score))) AS moments
+FROM merged
+GROUP BY title_id, content_hash, track, model, model_version, defect
