@@ -43,9 +43,10 @@ class Evidence:
         thresholds: (thresholds,).
         windows_s: (windows,), seconds.
         held_ms: int64 (titles, thresholds, windows): the most milliseconds of hits that a window holds.
-        above_ms: by (threshold, window) index: int64 (rises,), see `udfs.rolling.rises`.
+        above_ms: by (threshold, window) index: int64 (pairs,), see `udfs.rolling.rises`.
         up_to_ms: the same.
-        title_of: by (threshold, window) index: int64 (rises,), the title of each.
+        count: the same.
+        title_of: by (threshold, window) index: int64 (pairs,), the title of each.
         is_defective: bool (titles,).
         groups: int64 (titles,): titles of one group are made from the same recording.
         hours: float64 (titles,), audio hours.
@@ -56,6 +57,7 @@ class Evidence:
     held_ms: np.ndarray
     above_ms: dict[tuple[int, int], np.ndarray]
     up_to_ms: dict[tuple[int, int], np.ndarray]
+    count: dict[tuple[int, int], np.ndarray]
     title_of: dict[tuple[int, int], np.ndarray]
     is_defective: np.ndarray
     groups: np.ndarray
@@ -79,7 +81,7 @@ def gather(
     """Evidence of one defect from rows of `udfs.schemas.RISES`; titles without rows have no hits.
 
     Args:
-        rises: columns title_id, threshold, window_s, above_ms, up_to_ms, one row per title, track and pair.
+        rises: columns title_id, threshold, window_s, above_ms, up_to_ms, count, one row per title, track and pair.
         titles: the labelled titles, in the order of the arrays.
         thresholds: see `Evidence`.
         windows_s: see `Evidence`.
@@ -89,15 +91,16 @@ def gather(
     """
     place = {title: number for number, title in enumerate(titles)}
     held = np.zeros((len(titles), len(thresholds), len(windows_s)), dtype=np.int64)
-    above, up_to, title_of = {}, {}, {}
+    above, up_to, count, title_of = {}, {}, {}, {}
     for (threshold, window_s), part in rises.groupby(["threshold", "window_s"]):
         key = _index(thresholds, threshold), _index(windows_s, window_s)
         numbers = part["title_id"].map(place).to_numpy()
         np.maximum.at(held, (numbers, *key), [max(values) for values in part["up_to_ms"]])
         above[key] = np.concatenate(part["above_ms"].to_list())
         up_to[key] = np.concatenate(part["up_to_ms"].to_list())
+        count[key] = np.concatenate(part["count"].to_list())
         title_of[key] = np.repeat(numbers, [len(values) for values in part["up_to_ms"]])
-    return Evidence(thresholds, windows_s, held, above, up_to, title_of, is_defective, groups, hours)
+    return Evidence(thresholds, windows_s, held, above, up_to, count, title_of, is_defective, groups, hours)
 
 
 def _index(values: np.ndarray, value: float) -> int:
@@ -150,9 +153,11 @@ def _part(evidence: Evidence, taken: np.ndarray, threshold: int, window: int, *,
     missed = defective.sum() - true
     at_ms = np.maximum((low + high + 1) // 2, 1) if with_filter else high
     counted = taken[evidence.title_of[threshold, window]]
-    begun = np.sort(evidence.above_ms[threshold, window][counted])
-    ended = np.sort(evidence.up_to_ms[threshold, window][counted])
-    detections = np.searchsorted(begun, at_ms) - np.searchsorted(ended, at_ms)
+    count = evidence.count[threshold, window][counted]
+    begun, over = (
+        _below(each[threshold, window][counted], count, at_ms) for each in (evidence.above_ms, evidence.up_to_ms)
+    )
+    detections = begun - over
     window_s = evidence.windows_s[window]
     return pd.DataFrame(
         {
@@ -166,6 +171,13 @@ def _part(evidence: Evidence, taken: np.ndarray, threshold: int, window: int, *,
             "detections_per_100_h": 100 * detections / evidence.hours[taken].sum(),
         }
     )
+
+
+def _below(values: np.ndarray, count: np.ndarray, at: np.ndarray) -> np.ndarray:
+    """How many of `values`, each `count` times, lie below each of `at`."""
+    order = np.argsort(values, kind="stable")
+    total = np.concatenate([[0], np.cumsum(count[order])])
+    return total[np.searchsorted(values[order], at)]
 
 
 def choose(points: pd.DataFrame, objective: Objective) -> "pd.Series | None":

@@ -54,8 +54,8 @@ def test_counts_what_the_filter_finds_at_every_x(spark):
     for name, point in points.items():
         x_ms = round(point.min_detected_s * 1000)
         mine = found[(found["threshold"] == point.threshold) & (found["window_s"] == point.window_s)]
-        for row in mine.itertuples():
-            if count := int(((row.above_ms < x_ms) & (x_ms <= row.up_to_ms)).sum()):
+        for row in mine.rename(columns={"count": "often"}).itertuples():
+            if count := int(row.often[(row.above_ms < x_ms) & (x_ms <= row.up_to_ms)].sum()):
                 counted[row.title_id, name] = count
     assert counted == expected
     assert len(counted) > 500
@@ -63,9 +63,9 @@ def test_counts_what_the_filter_finds_at_every_x(spark):
 
 def test_rises_of_nothing():
     none = np.empty(0, dtype=np.int64)
-    assert [len(part) for part in rises(none, none, np.empty(0), 0.5, 1000)] == [0, 0]
+    assert [len(part) for part in rises(none, none, np.empty(0), 0.5, 1000)] == [0, 0, 0]
     start = np.array([0, 1000])
-    assert [len(part) for part in rises(start, start + 1000, np.array([np.nan, 0.1]), 0.5, 1000)] == [0, 0]
+    assert [len(part) for part in rises(start, start + 1000, np.array([np.nan, 0.1]), 0.5, 1000)] == [0, 0, 0]
 
 
 def evidence_of(held_s, is_defective, groups=None):
@@ -78,6 +78,7 @@ def evidence_of(held_s, is_defective, groups=None):
         np.array([0.5]), windows, held,
         {key: np.zeros(len(held), dtype=np.int64)[held[:, 0, key[1]] > 0] for key in keys},
         {key: held[:, 0, key[1]][held[:, 0, key[1]] > 0] for key in keys},
+        {key: np.ones((held[:, 0, key[1]] > 0).sum(), dtype=np.int64) for key in keys},
         {key: titles[held[:, 0, key[1]] > 0] for key in keys},
         np.asarray(is_defective, dtype=bool),
         titles if groups is None else np.asarray(groups),
@@ -328,7 +329,7 @@ def test_arrow_in_arrow_out():
     })  # fmt: skip
     [out] = rises_udf([0.1, 0.5], [500, 2000])([batch])
     assert out.schema.names == RISES.names
-    assert [(row["threshold"], row["window_s"], row["up_to_ms"]) for row in out.to_pylist()] == [
-        (0.1, 0.5, [500, 500]), (0.1, 2.0, [2000]), (0.5, 0.5, [500]), (0.5, 2.0, [1000]),
+    assert [(row["threshold"], row["window_s"], row["up_to_ms"], row["count"]) for row in out.to_pylist()] == [
+        (0.1, 0.5, [500], [2]), (0.1, 2.0, [2000], [1]), (0.5, 0.5, [500], [1]), (0.5, 2.0, [1000], [1]),
     ]  # fmt: skip
     assert Path(PROJECT, "jobs/sql/moments.sql").exists()

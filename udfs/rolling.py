@@ -16,12 +16,13 @@ from pyspark.sql.pandas.types import to_arrow_schema
 
 from udfs.schemas import RISES
 
+LONGEST_WINDOW_MS = (1 << 31) - 1  # 24 days
 _ARROW_RISES = to_arrow_schema(RISES, timezone="UTC")
 
 
 def rises(
     start_ms: np.ndarray, end_ms: np.ndarray, score: np.ndarray, threshold: float, window_ms: int
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The pairs (P, S) with S > P of one title, defect, threshold and window length.
 
     Args:
@@ -32,20 +33,21 @@ def rises(
         window_ms: Y, milliseconds.
 
     Returns:
-        P and S, int64 (rises,), milliseconds: there are as many detections at X as pairs with P < X <= S.
+        P, S (milliseconds) and how often each pair occurs, int64 (pairs,): at X there are as many detections as pairs
+        with P < X <= S, each as often as it occurs.
 
-    >>> start = np.arange(0, 6000, 1000)
-    >>> rises(start, start + 1000, np.array([0.9, 0.9, 0.1, 0.1, 0.1, 0.9]), threshold=0.5, window_ms=3000)
-    (array([0, 0]), array([2000, 1000]))
+    >>> start = np.arange(0, 9000, 1000)
+    >>> rises(start, start + 1000, np.array([0.9, 0.9, 0, 0, 0, 0.9, 0, 0, 0]), threshold=0.5, window_ms=3000)
+    (array([0, 0]), array([1000, 2000]), array([1, 1]))
     """
-    above, up_to = _rises(start_ms, end_ms, score, threshold, window_ms)
-    return above, up_to
+    above, up_to, count = _rises(start_ms, end_ms, score, threshold, window_ms)
+    return above, up_to, count
 
 
 @numba.njit(cache=False)  # type: ignore[untyped-decorator]
 def _rises(
     start_ms: np.ndarray, end_ms: np.ndarray, score: np.ndarray, threshold: float, window_ms: int
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     hits = np.flatnonzero(score >= threshold)
     count = len(hits)
     starts, ends = start_ms[hits], end_ms[hits]
@@ -59,7 +61,7 @@ def _rises(
             stop += 1
         held[hit] = begun - max(0, ends[stop - 1] - (starts[hit] + window_ms))
         begun -= ends[hit] - starts[hit]
-    above, up_to = np.empty(count, dtype=np.int64), np.empty(count, dtype=np.int64)
+    pairs = np.empty(count, dtype=np.int64)  # P above S, so that equal pairs come together when sorted
     found = 0
     # Windows that may still be the fullest of the Y before a later one: falling `held`, rising start.
     line = np.empty(count, dtype=np.int64)
@@ -69,13 +71,16 @@ def _rises(
             first += 1
         before = held[line[first]] if first < last else 0
         if held[hit] > before:
-            above[found], up_to[found] = before, held[hit]
+            pairs[found] = (before << 31) | held[hit]
             found += 1
         while first < last and held[line[last - 1]] <= held[hit]:
             last -= 1
         line[last] = hit
         last += 1
-    return above[:found], up_to[:found]
+    pairs = np.sort(pairs[:found])
+    begins = np.flatnonzero(np.append(np.ones(min(found, 1), dtype=np.int64), np.diff(pairs)))
+    distinct = pairs[begins]
+    return distinct >> 31, distinct & LONGEST_WINDOW_MS, np.diff(np.append(begins, found))
 
 
 def rises_udf(
@@ -96,12 +101,14 @@ def rises_udf(
             start_ms, end_ms, score = (
                 moments.values.field(name).to_numpy(zero_copy_only=False) for name in ("start_ms", "end_ms", "score")
             )
-            columns: dict[str, list] = {name: [] for name in ("row", "threshold", "window_s", "above_ms", "up_to_ms")}
+            columns: dict[str, list] = {
+                name: [] for name in ("row", "threshold", "window_s", "above_ms", "up_to_ms", "count")
+            }
             for row in range(batch.num_rows):
                 part = slice(offsets[row], offsets[row + 1])
                 for threshold in thresholds:
                     for window_ms in windows_ms:
-                        above, up_to = _rises(start_ms[part], end_ms[part], score[part], threshold, window_ms)
+                        above, up_to, count = _rises(start_ms[part], end_ms[part], score[part], threshold, window_ms)
                         if not len(above):
                             continue
                         columns["row"].append(row)
@@ -109,6 +116,7 @@ def rises_udf(
                         columns["window_s"].append(window_ms / 1000)
                         columns["above_ms"].append(above)
                         columns["up_to_ms"].append(up_to)
+                        columns["count"].append(count)
             taken = batch.select(keys).take(pa.array(columns.pop("row"), pa.int64()))
             arrays = [
                 taken.column(field.name) if field.name in keys else pa.array(columns[field.name], field.type)

@@ -220,6 +220,7 @@ RISES = StructType(
         _WINDOW_S,
         _column("above_ms", ArrayType(LongType()), "Detections begin here for every X above this, milliseconds"),
         _column("up_to_ms", ArrayType(LongType()), "... and up to this; the largest is the most that a window holds"),
+        _column("count", ArrayType(LongType()), "... as often as this, count"),
     ]
 )
 
