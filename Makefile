@@ -7,7 +7,7 @@ CATALOGUE ?= var/demo
 DEMO := $(if $(filter var/demo,$(CATALOGUE)),1)
 export AUSCULT_HOME ?= $(CURDIR)/var
 .DEFAULT_GOAL := help
-.PHONY: help setup scan demo-table register test test-slow check bench bench-training evaluate lock dist
+.PHONY: help setup scan demo-table register test test-slow check bench bench-training bench-tuning bench-filter evaluate lock dist
 
 help: ## print this help
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -52,6 +52,12 @@ bench: setup ## the scan beside a bare loop of the same decode and model
 
 bench-training: setup ## what simulating costs beside the training that waits for it
 	$(BIN)/python -m tests.bench.training
+
+bench-tuning: register ## what tuned operating points are worth, on simulated titles with intended sounds among them
+	$(BIN)/python -m tests.bench.tuning
+
+bench-filter: setup ## the temporal filter and the tuning's pass over 10 and 100 million segment rows
+	$(BIN)/python -m tests.bench.temporal_filter
 
 evaluate: setup ## the shipped models on a labelled test catalogue from recordings that training never saw
 	$(BIN)/python jobs/demo.py clean var/evaluation/clean.csv

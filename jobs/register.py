@@ -113,6 +113,9 @@ def promote(name: str, version: str, catalogue: str | None, force: str | None) -
         is_better, reason = True, f"forced: {force}"
     elif champion is None:
         is_better, reason = True, "there was no champion"
+    elif (failure := _failure(f"models:/{name}/{champion}")) is not None:
+        # Weights of an architecture that the code no longer knows, say: there is nothing to compare with.
+        is_better, reason = True, f"the champion before cannot be used: {failure}"
     elif catalogue is None:
         is_better, reason = False, f"not compared with the champion, version {champion}: give --compare-on"
     else:
@@ -122,6 +125,14 @@ def promote(name: str, version: str, catalogue: str | None, force: str | None) -
     if is_better and aliases.get(CHALLENGER) == version:
         client.delete_registered_model_alias(name, CHALLENGER)
     return is_better, reason
+
+
+def _failure(uri: str) -> str | None:
+    try:
+        registry.check(registry.resolve([uri]))
+    except AuscultError as error:
+        return str(error)
+    return None
 
 
 def _compare(name: str, version: str, champion: str, catalogue: str) -> tuple[bool, str]:

@@ -180,7 +180,8 @@ def check(models: list[ResolvedModel]) -> None:
             predictor = load_predictor(model.folder, "cpu")
         except Exception as error:  # foreign code
             raise AuscultError(
-                f"model {model.shipped.key} cannot be loaded: {' '.join(str(error).split())[:300]}"
+                f"model {model.shipped.key} cannot be loaded by this version of the code: "
+                f"{' '.join(str(error).split())[:300]}; choose another version, or register one (jobs/register.py)"
             ) from error
         try:
             try_out(predictor, model.shipped.contract, model.shipped.key)

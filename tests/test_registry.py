@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import toy_models
 
-from jobs import launch, registry, scan
+from jobs import launch, register, registry, scan
 from jobs.launch import AuscultError
 from udfs.contract import ContractError, ModelContract, digest_of, load_predictor, predict
 
@@ -133,3 +133,23 @@ def test_registering_the_same_weights_twice_makes_one_version(home):
     assert {a: str(n) for a, n in client.get_registered_model("audio-artifacts").aliases.items()} == {"champion": "1"}
     [model] = registry.resolve([launch.DEFAULT_MODEL_URI])
     assert not list(model.folder.rglob("*.pkl"))
+
+
+def test_a_champion_that_no_longer_loads_gives_way(home, tmp_path):
+    """After an upgrade that changed the network's code, `make register` must leave a champion that works."""
+    broken = toy_models.LEVEL_CODE.replace("class Level", "raise ImportError('gone')\nclass Level")
+    code = tmp_path / "code"
+    good = toy_models.register_level(tmp_path)
+    # MLflow tries a model's code when it is logged, so it is broken afterwards.
+    for path in (home / "mlflow").rglob("level.py"):
+        path.write_text(broken)
+    assert "choose another version, or register one" in refused("models:/level@champion")
+    version = toy_models.register_level(code, alias=None)
+    is_champion, reason = register.promote("level", version, None, None)
+    assert is_champion
+    assert f"cannot be used: model level/{good} cannot be loaded" in reason
+    assert registry.resolve(["models:/level@champion"])[0].shipped.version == version
+    third = toy_models.register_level(tmp_path / "third", alias=None)
+    assert register.promote("level", third, None, None) == (
+        False, f"not compared with the champion, version {version}: give --compare-on",
+    )  # fmt: skip

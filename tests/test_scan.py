@@ -13,6 +13,7 @@ from signals import music_like, write
 
 from jobs import scan
 from jobs.launch import AuscultError
+from jobs.spot_check import register_defect_scores
 from udfs.encode import AudioTrack, write_media
 from udfs.schemas import TABLES
 
@@ -444,3 +445,60 @@ def test_two_scans_of_one_warehouse_do_not_run_at_once(place, spark, tmp_path):
     )
     with Lease(storage, "next") as lease:
         assert lease.was_abandoned
+
+
+@pytest.fixture(scope="module")
+def asked(scanned, spark):
+    """The function defect_scores, and the tables that it is checked against."""
+    assert register_defect_scores(spark, "models:/level@champion") == "level/1"
+    table(spark, scanned, "tracks").createOrReplaceTempView("spot_tracks")
+    table(spark, scanned, "segments").where("model = 'level'").createOrReplaceTempView("spot_segments")
+    return scanned
+
+
+def test_equals_the_scan_wherever_the_stretch_begins(asked, spark):
+    rows = spark.sql(
+        """
+        SELECT title_id, track, begin, defect_scores(uri, track, begin, begin + 2.5D) AS said
+        FROM spot_tracks CROSS JOIN (SELECT EXPLODE(ARRAY(0D, 3.4D, 7D)) AS begin)
+        WHERE status = 'ok'
+        """
+    ).collect()
+    stored = {}
+    for row in spark.table("spot_segments").collect():
+        stored[row.title_id, row.track, row.channel, row.start_s] = row.scores
+    assert len(rows) == 18
+    for row in rows:
+        assert row.said.error is None
+        starts = sorted({segment.start_s for segment in row.said.segments})
+        assert starts == [s for s in np.arange(12.0) if s + 1 > row.begin and s < row.begin + 2.5]
+        for segment in row.said.segments:
+            expected = stored[row.title_id, row.track, segment.channel, segment.start_s]
+            # AAC's decoder draws noise anew; the rest is the same to the bit.
+            assert segment.scores == pytest.approx(expected, abs=5e-3)
+        assert row.said.scores["loud"] == max(segment.scores["loud"] for segment in row.said.segments)
+
+
+def test_says_why_there_is_nothing(asked, spark):
+    uri = spark.table("spot_tracks").where("title_id = 'film.mkv'").first().uri
+    broken = spark.table("spot_tracks").where("title_id = 'noise.mp3'").first().uri
+    cases = [
+        (uri, 7, 0.0, 2.0, "there is no audio track 7"),
+        (uri, 0, 5.0, 5.0, "expected 0 <= start_s < end_s"),
+        (None, 0, 0.0, 1.0, "found NULL"),
+        (uri, 0, 100.0, 101.0, "no whole segment"),
+        ("s3://bucket/film.mkv", 0, 0.0, 1.0, "mount the storage"),
+        (uri.removeprefix("file://") + ".gone", 0, 0.0, 1.0, ""),
+        (broken, 0, 0.0, 1.0, ""),
+    ]
+    frame = spark.createDataFrame([case[:4] for case in cases], "uri string, track int, start_s double, end_s double")
+    rows = frame.select(F.expr("defect_scores(uri, track, start_s, end_s)").alias("said")).collect()
+    for case, row in zip(cases, rows, strict=True):
+        assert row.said.scores is None
+        assert row.said.error
+        assert case[4] in row.said.error
+
+
+def test_an_unknown_version_is_named(asked, spark):
+    with pytest.raises(AuscultError, match="level"):
+        register_defect_scores(spark, "models:/level/99")

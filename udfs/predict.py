@@ -257,7 +257,7 @@ def _produce_span(
     decoded_s = 0.0
     error_code = error = None
     try:
-        for rate_hz, block in _worker_decoder(options).decode(
+        for rate_hz, block in worker_decoder(options).decode(
             span["path"],
             span["track"],
             start_s,
@@ -330,7 +330,8 @@ def _damage(report: DecodeReport) -> tuple[str | None, str | None]:
     return None, None
 
 
-def _worker_decoder(options: ScanOptions) -> Decoder:
+def worker_decoder(options: ScanOptions) -> Decoder:
+    """The Python worker's decoder, kept from task to task."""
     global _decoder
     if _decoder is None or _decoder.timeout_s != options.decode_timeout_s:
         if _decoder is not None:
@@ -343,4 +344,4 @@ def probe_udf(options: ScanOptions) -> Callable[[Iterator[pa.RecordBatch]], Iter
     """The function for `DataFrame.mapInArrow(f, udfs.schemas.PROBED)` over rows of (title_id, path)."""
     from udfs.probing import probe_batches
 
-    return lambda batches: probe_batches(batches, _worker_decoder(options))
+    return lambda batches: probe_batches(batches, worker_decoder(options))
