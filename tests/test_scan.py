@@ -3,17 +3,23 @@
 import json
 import os
 import shutil
+import threading
+from datetime import UTC, datetime
 from pathlib import Path
 
+import av
 import numpy as np
+import pyarrow as pa
 import pytest
 import toy_models
 from pyspark.sql import functions as F
 from signals import music_like, write
 
-from jobs import scan
+from jobs import review, scan, tables
+from jobs.analyses import analysis
 from jobs.launch import AuscultError
 from jobs.spot_check import register_defect_scores
+from jobs.storage import Storage
 from udfs.encode import AudioTrack, write_media
 from udfs.schemas import TABLES
 
@@ -502,3 +508,85 @@ def test_says_why_there_is_nothing(asked, spark):
 def test_an_unknown_version_is_named(asked, spark):
     with pytest.raises(AuscultError, match="level"):
         register_defect_scores(spark, "models:/level/99")
+
+
+def remux(source: Path, target: Path):
+    """The same packets in another container."""
+    with av.open(str(source)) as old, av.open(str(target), "w") as new:
+        stream = new.add_stream_from_template(old.streams.audio[0])
+        for packet in old.demux(old.streams.audio[0]):
+            if packet.dts is not None:
+                packet.stream = stream
+                new.mux(packet)
+
+
+def test_which_verdicts_survive_a_redelivery(place, spark):
+    """A verdict stays with the packets: under another name and in another container, not re-encoded or recut."""
+    first, second = place / "first delivery", place / "second delivery"
+    music = music_like(30, 48_000, np.random.default_rng(5)) * 0.4
+    for begin, end in ((4, 10), (20, 26)):
+        music[:, begin * 48_000 : end * 48_000] = np.sign(music[:, begin * 48_000 : end * 48_000]) * 0.9
+    write(first / "film.flac", music)
+    assert run(place, catalogue=first.name, warehouse="redelivery") == 0
+    warehouse = place / "redelivery"
+    found = table(spark, place, "detections", "redelivery").orderBy("start_s").collect()
+    assert [(row.start_s, row.end_s) for row in found] == [(4.0, 10.0), (20.0, 26.0)]
+    verdicts = place / "verdicts.csv"
+    verdicts.write_text(
+        "title_id,track,defect,start_s,end_s,verdict\nfilm.flac,0,loud,4,10,creative_intent\nfilm.flac,0,loud,20,26,genuine\n"
+    )
+    assert review.main(["import", str(verdicts), "--reviewer", "a", "--warehouse", str(warehouse)]) == 0
+    second.mkdir()
+    shutil.copy(first / "film.flac", second / "renamed.flac")
+    remux(first / "film.flac", second / "rewrapped.mka")
+    write(second / "re-encoded.opus", music)
+    write(second / "recut.flac", music[:, 2 * 48_000 :])
+    assert run(place, catalogue=second.name, warehouse="redelivery") == 0
+    sources = {name: table(spark, place, name, "redelivery") for name in ("detections", "reviews", "tracks")}
+    said = {}
+    for row in analysis(spark, sources, "verdicts").orderBy("start_s").collect():
+        said.setdefault(row.title_id, []).append(row.verdict)
+    carried = ["creative_intent", "genuine"]
+    assert said == {
+        "film.flac": carried, "renamed.flac": carried, "rewrapped.mka": carried,
+        "re-encoded.opus": [None, None], "recut.flac": [None, None],
+    }  # fmt: skip
+    asked = {row.title_id for row in analysis(spark, sources, "review_queue").collect()}
+    assert asked == {"re-encoded.opus", "recut.flac"}
+
+
+def test_verdicts_may_be_written_beside_a_running_scan(place, spark):
+    """Anything that appends to Delta may write reviews, while a scan commits to the other tables."""
+    from deltalake import write_deltalake
+
+    warehouse = place / "beside"
+    tables.prepare(spark, Storage(spark, str(warehouse)))
+    stopped, written = threading.Event(), []
+
+    def reviewer():
+        while not stopped.wait(0.2):
+            number = len(written)
+            row = {
+                "content_hash": [f"h{number}"], "defect": ["loud"], "start_s": [1.0], "end_s": [2.0], "verdict": ["genuine"],
+                "cause": [None], "reviewer": ["a"], "note": [None], "reviewed_at": [datetime.now(UTC)], "title_id": ["t"],
+                "track": [0],
+            }  # fmt: skip
+            schema = pa.schema([("cause", pa.string()), ("note", pa.string()), ("track", pa.int32())])
+            columns = {
+                name: pa.array(values, schema.field(name).type if name in schema.names else None)
+                for name, values in row.items()
+            }
+            write_deltalake(str(warehouse / "reviews"), pa.table(columns), mode="append")
+            written.append(number)
+
+    thread = threading.Thread(target=reviewer)
+    thread.start()
+    try:
+        assert run(place, warehouse="beside") == 0
+    finally:
+        stopped.set()
+        thread.join()
+    assert len(written) > 3
+    assert table(spark, place, "reviews", "beside").count() == len(written)
+    assert table(spark, place, "segments", "beside").count() > 0
+    assert table(spark, place, "scans", "beside").first().state == "finished"
