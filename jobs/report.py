@@ -1,0 +1,544 @@
+"""Writes a scan's report: what was found, with a picture and a clip of each detection to judge it by.
+
+Reads: the tables scans, tracks, segments, detections and reviews; the media files of the detections shown.
+Writes: an HTML file that needs nothing else, or a folder of a page and its media (--folder).
+One row per: detection, in the order of `jobs/review.py queue`: undecided ones first.
+Launch: spark-submit jobs/report.py --out report.html [--scan SCAN_ID|all] [--limit N] [--max-mib MIB] [--folder]
+Takes: half a minute, a CPU second a detection, and reading each of the titles shown once.
+"""
+
+import argparse
+import hashlib
+import math
+import os
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from jobs.launch import PROJECT, AuscultError, default_warehouse, log, run, session
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+    from jobs.report_media import MediaPlan
+    from jobs.report_page import Entry, Report
+    from jobs.storage import Storage
+
+ALL = "all"
+STORED_SCORES = "stored scores"  # catalogue of the runs of jobs/detect.py
+PORTION = 100  # detections cut in one Spark job: bounds what the driver holds
+TASKS_PER_CORE = 3
+PRECISION = ("model", "model_version", "facet", "defect", "valid_low", "valid_high")  # what ranks go by
+NO_CLIP = "No clip"
+SLACK_BYTES = 600  # of an entry's text that comes with its picture and clip
+
+
+def arguments(argv: list[str]) -> argparse.Namespace:
+    """Parse the command line; needs no Spark, so that --help and mistakes answer at once."""
+    parser = argparse.ArgumentParser(prog="report.py", description=(__doc__ or "").split("\n\n")[0])
+    parser.add_argument("--warehouse", default=default_warehouse(), help="where the tables are (default: %(default)s)")
+    parser.add_argument("--out", type=Path, required=True, help="HTML file to write; with --folder the folder")
+    parser.add_argument(
+        "--scan", metavar="SCAN_ID", help=f"scan to report on, or {ALL} (default: the latest that scored titles)"
+    )
+    parser.add_argument("--limit", type=int, default=200, metavar="N", help="detections to show (default: %(default)s)")
+    parser.add_argument(
+        "--max-mib", type=float, default=60.0, metavar="MIB", help="largest HTML file, MiB (default: %(default)s)"
+    )
+    parser.add_argument("--folder", action="store_true", help="page and media as files of a folder; of any size")
+    parser.add_argument(
+        "--decode-timeout-s", type=float, default=120.0, metavar="S",
+        help="longest silence of the decoder before a file is given up (default: %(default)s)",
+    )  # fmt: skip
+    options = parser.parse_args(argv)
+    for name in ("limit", "max_mib", "decode_timeout_s"):
+        if getattr(options, name) <= 0:
+            parser.error(f"--{name.replace('_', '-')}: expected more than 0, found {getattr(options, name)}")
+    return options
+
+
+@dataclass
+class Medium:
+    """What came of cutting one detection."""
+
+    picture: bytes | None = None
+    audio: bytes | None = None
+    warnings: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    clip_end_s: float | None = None
+
+
+class Source:
+    """The tables of a warehouse, and the part of them that the report is of."""
+
+    def __init__(self, spark: "SparkSession", storage: "Storage", scan: str | None) -> None:
+        from pyspark.sql import functions as F
+
+        from jobs import tables
+        from udfs.schemas import REVIEWS
+
+        if not storage.exists("detections/_delta_log"):
+            raise AuscultError(f"warehouse {storage.root}: there is no table detections; scan first (jobs/scan.py)")
+        self.spark = spark
+        self.root = storage.root
+        self.tables = {
+            name: tables.read(spark, storage, name) for name in ("detections", "tracks", "segments", "scans")
+        }
+        if storage.exists("reviews/_delta_log"):
+            self.tables["reviews"] = tables.read(spark, storage, "reviews")
+        else:  # a warehouse of an earlier version
+            self.tables["reviews"] = spark.createDataFrame([], REVIEWS)
+        self.scan = None if scan == ALL else self._scan(scan)
+        self.detections, self.tracks = self.tables["detections"], self.tables["tracks"]
+        if self.scan is None:
+            return
+        mine = F.col("scan_id") == self.scan["scan_id"]
+        if self.scan["catalogue"] == STORED_SCORES:
+            self.detections = self.detections.where(mine)
+            return
+        # Where other operating points were applied since (jobs/detect.py), theirs are this scan's detections now.
+        self.tracks = self.tracks.where(mine)
+        later = self.tables["scans"].where(F.col("catalogue") == STORED_SCORES).select("scan_id")
+        replaced = self.detections.join(later, "scan_id", "left_semi").join(
+            self.tracks, ["title_id", "track"], "left_semi"
+        )
+        self.detections = self.detections.where(mine).unionByName(replaced)
+
+    def _scan(self, wanted: str | None) -> dict[str, Any]:
+        scans = sorted(
+            (row.asDict(recursive=True) for row in self.tables["scans"].collect()), key=lambda row: row["started_at"]
+        )
+        if wanted is None:
+            done = [row for row in scans if row["state"] == "finished" and row["titles_done"]]
+            if not done:
+                raise AuscultError(
+                    f"warehouse {self.root}: no finished scan has scored titles; name one with --scan, or --scan {ALL}"
+                )
+            return done[-1]
+        found = next((row for row in scans if row["scan_id"] == wanted), None)
+        if found is None:
+            known = ", ".join(row["scan_id"] for row in scans[-5:]) or "none"
+            raise AuscultError(f"--scan {wanted}: not in the table scans of {self.root}; the latest there: {known}")
+        return found
+
+    def precision(self) -> list[dict[str, Any]]:
+        """Precision over the whole warehouse: a verdict holds for its content in every scan."""
+        from jobs.analyses import analysis
+
+        if self.tables["reviews"].isEmpty():
+            return []
+        # Columns of the catalogue may tell every title apart: only values that somebody has judged.
+        frame = analysis(self.spark, self.tables, "precision").where("decided > 0")
+        return [row.asDict() for row in frame.collect()]
+
+    def rates(self) -> list[dict[str, Any]]:
+        """Detections per 100 hours."""
+        from jobs.analyses import analysis
+
+        sources = {"detections": self.detections, "tracks": self.tracks}
+        return [row.asDict() for row in analysis(self.spark, {**self.tables, **sources}, "rates").collect()]
+
+    def ranked(self, precision: list[dict[str, Any]], limit: int) -> tuple[list[dict[str, Any]], int]:
+        """Detections with their verdicts, ranked as `review.py queue` ranks, the decided ones last.
+
+        Args:
+            precision: what `precision` returned.
+            limit: rows wanted.
+
+        Returns:
+            The rows, and how many there are without the limit.
+        """
+        from pyspark.sql import functions as F
+
+        from jobs import sql
+        from jobs.analyses import analysis
+
+        verdicts = analysis(self.spark, {**self.tables, "detections": self.detections}, "verdicts").persist()
+        known = self.spark.createDataFrame(
+            [tuple(row[name] for name in PRECISION) for row in precision],
+            "model string, model_version string, facet string, defect string, valid_low double, valid_high double",
+        )
+        queue = self.spark.sql(sql.text("review_queue"), verdicts=verdicts, precision=known)
+        places = ["title_id", "content_hash", "track", "defect", "start_s", "end_s", "model", "model_version"]
+        ordered = verdicts.join(queue.select(*places, "worth").dropDuplicates(places), places, "left").orderBy(
+            F.desc_nulls_last("worth"), F.desc("peak_score"), "title_id", "track", "start_s", "defect"
+        )
+        rows = [row.asDict(recursive=True) for row in ordered.limit(limit).collect()]
+        count = len(rows) if len(rows) < limit else verdicts.count()
+        verdicts.unpersist()
+        return rows, count
+
+    def tracks_of(self, detections: list[dict[str, Any]]) -> dict[tuple[str, int], dict[str, Any]]:
+        """Rows of `tracks` for detections, by title and track."""
+        from pyspark.sql import functions as F
+
+        keys = {(row["title_id"], row["track"]) for row in detections}
+        if not keys:
+            return {}
+        wanted = self.spark.createDataFrame(sorted(keys), "title_id string, track int")
+        rows = self.tables["tracks"].join(F.broadcast(wanted), ["title_id", "track"], "left_semi").collect()
+        return {(row.title_id, row.track): row.asDict(recursive=True) for row in rows}
+
+    def scores(self, detections: list[dict[str, Any]]) -> dict[int, list[tuple[float, float, float]]]:
+        """Scores of the segments around each detection, the largest over its channels, by its index."""
+        from pyspark.sql import functions as F
+
+        from jobs.report_media import HANDLE_S
+
+        if not detections:
+            return {}
+        columns = ("title_id", "track", "content_hash", "model", "model_version")
+        rows = [
+            (number, *(row[name] for name in columns), row["defect"], list(row["channels"] or []),
+             row["start_s"] - HANDLE_S, row["end_s"] + HANDLE_S)
+            for number, row in enumerate(detections)
+        ]  # fmt: skip
+        wanted = self.spark.createDataFrame(
+            rows,
+            "number int, title_id string, track int, content_hash string, model string, model_version string, "
+            "defect string, channels array<string>, from_s double, to_s double",
+        )
+        found = (
+            self.tables["segments"]
+            .join(F.broadcast(wanted), list(columns), "inner")
+            .where("start_s < to_s AND end_s > from_s AND array_contains(channels, channel_name)")
+            .withColumn("score", F.expr("try_element_at(scores, defect)"))
+            .where("score IS NOT NULL AND NOT isnan(score)")
+            .groupBy("number", "start_s")
+            .agg(F.max("end_s").alias("end_s"), F.max("score").alias("score"))
+            .groupBy("number")
+            .agg(F.sort_array(F.collect_list(F.struct("start_s", "end_s", "score"))).alias("scores"))
+        )
+        return {row.number: [(float(a), float(b), float(c)) for a, b, c in row.scores] for row in found.collect()}
+
+    def cut(self, entries: list["Entry"], plan: "MediaPlan", timeout_s: float) -> Iterator[tuple["Entry", Medium]]:
+        """Decode, draw and encode on the executors, a portion at a time."""
+        from udfs.clips import CLIP_ORDERS, CLIPS, clip_udf
+
+        cores = self.spark.sparkContext.defaultParallelism
+        for first in range(0, len(entries), PORTION):
+            portion = entries[first : first + PORTION]
+            answers: dict[int, Any] = {}
+            orders = [order for entry in portion if (order := _order(entry, plan)) is not None]
+            if orders:
+                _assign_tasks(orders, cores * TASKS_PER_CORE)
+                tasks = 1 + max(order["task"] for order in orders)
+                self.spark.sparkContext.setJobDescription(f"report: clips of detections from {first + 1}")
+                rows = [tuple(order[name] for name in CLIP_ORDERS.names) for order in orders]
+                frame = self.spark.createDataFrame(rows, CLIP_ORDERS).repartitionById(tasks, "task")
+                answers = {row.number: row for row in frame.mapInArrow(clip_udf(timeout_s), CLIPS).collect()}
+                log.info("%d of %d detections cut", first + len(portion), len(entries))
+            for entry in portion:
+                yield entry, _medium(entry, answers.get(entry.number))
+
+
+def entries_of(source: Source, rows: list[dict[str, Any]]) -> list["Entry"]:
+    """What there is to say of each detection without its media."""
+    from jobs.report_media import PICTURE_S, Window, window
+    from jobs.report_page import Entry
+
+    tracks, scores = source.tracks_of(rows), source.scores(rows)
+    entries = []
+    for number, row in enumerate(rows):
+        track = tracks.get((row["title_id"], row["track"]), {})
+        mine = scores.get(number, [])
+        title = Window(0.0, track["duration_s"] if track.get("duration_s") is not None else math.inf)
+        shown = window(Window(row["start_s"], row["end_s"]), title, mine, PICTURE_S)
+        entries.append(Entry(number + 1, row, track, mine, shown, clip=shown))
+    return entries
+
+
+def choose_clips(entries: list["Entry"], room_bytes: float | None) -> "MediaPlan":
+    """Plan the media and set each entry's clip."""
+    from jobs.report_media import Window, media_plan, window
+    from udfs.clips import STEREO
+
+    stereo = [set(entry.detection["channels"] or []) == set(STEREO) for entry in entries]
+    plan = media_plan([entry.shown.length_s for entry in entries], stereo, room_bytes)
+    for entry in entries:
+        row = entry.detection
+        entry.clip = window(Window(row["start_s"], row["end_s"]), entry.shown, entry.scores, plan.clip_s)
+    return plan
+
+
+def _order(entry: "Entry", plan: "MediaPlan") -> dict[str, Any] | None:
+    from jobs.report_media import STEREO_SHARE
+    from udfs.clips import STEREO
+
+    row = entry.detection
+    uri = str(entry.track.get("uri") or "")
+    has_picture, has_clip = entry.number <= plan.pictures, entry.number <= plan.clips
+    if not uri.startswith("file://") or not (has_picture or has_clip):
+        return None
+    share = STEREO_SHARE if set(row["channels"] or []) == set(STEREO) else 1.0
+    return {
+        "number": entry.number, "path": uri.removeprefix("file://"), "track": row["track"],
+        "content_hash": row["content_hash"], "start_s": row["start_s"], "end_s": row["end_s"], "channels": row["channels"],
+        "from_s": entry.shown.start_s, "to_s": entry.shown.end_s,
+        "clip_start_s": entry.clip.start_s, "clip_end_s": entry.clip.end_s,
+        "bit_rate": round(plan.bit_rate * share) if has_clip else None, "has_picture": has_picture,
+    }  # fmt: skip
+
+
+def _assign_tasks(orders: list[dict[str, Any]], most: int) -> None:
+    """Give each title to one task, so that it is opened once, and each task about as many detections."""
+    titles = Counter(order["path"] for order in orders)
+    loads = [0] * min(most, len(titles))
+    task_of = {}
+    for path, count in titles.most_common():
+        task_of[path] = loads.index(min(loads))
+        loads[task_of[path]] += count
+    for order in orders:
+        order["task"] = task_of[order["path"]]
+
+
+def _medium(entry: "Entry", answer: Any) -> Medium:
+    """The answer to an order in words and bytes."""
+    row, uri = entry.detection, entry.track.get("uri")
+    if not entry.track:
+        return Medium(warnings=[f"{NO_CLIP}: the title is not in the table tracks any more."])
+    if not str(uri).startswith("file://"):
+        return Medium(warnings=[f"{NO_CLIP}: expected a local file, found {uri}; mount the storage on every node."])
+    if answer is None:
+        return Medium()
+    if answer.error_code is not None:
+        return Medium(warnings=[f"{NO_CLIP}: {answer.error} ({answer.error_code}; {uri})."])
+    notes = []
+    if answer.audio is not None:
+        names = ", ".join(answer.heard)
+        if answer.is_stereo:
+            notes.append(f"Heard: {names}, left and right.")
+        else:
+            notes.append(f"Heard: {names}." if len(answer.heard) == 1 else f"Heard: the mean of {names}.")
+    if row["end_s"] - row["start_s"] > entry.clip.length_s:
+        notes.append(
+            f"The stretch lasts {row['end_s'] - row['start_s']:.0f} s; the picture shows {entry.shown.length_s:.0f} s, "
+            f"the clip plays {entry.clip.length_s:.0f} s, where it scores highest."
+        )
+    warnings = []
+    if answer.missing_s > 0.05:
+        warnings.append(f"{answer.missing_s:.1f} s could not be decoded; the clip is silent there.")
+    return Medium(
+        None if answer.picture is None else bytes(answer.picture),
+        None if answer.audio is None else bytes(answer.audio),
+        warnings,
+        notes,
+        answer.clip_end_s,
+    )
+
+
+def report_of(source: Source, precision: list[dict[str, Any]], shown: int, count: int) -> "Report":
+    """All of the page but its detections."""
+    from pyspark.sql import functions as F
+
+    from jobs.report_page import MOST_ROWS, Report
+
+    scan = source.scan
+    name = hashlib.sha256(f"{source.root} {scan['scan_id'] if scan else ALL}".encode()).hexdigest()[:16]
+    models = (scan["models"] or []) if scan else []
+    troubles = source.tracks.where("status <> 'ok'").orderBy(F.desc("status"), "title_id", "track").limit(MOST_ROWS + 1)
+    told = troubles.select("title_id", "track", "status", "error_code", "error").collect()
+    report = Report(
+        name=name,
+        heading=f"Auscult: scan {scan['scan_id']}" if scan else "Auscult: all detections",
+        facts=_facts(source, scan),
+        models=[(f"{model['name']}/{model['version']}", model["digest"], model["device"]) for model in models],
+        rates=source.rates(),
+        troubles=[row.asDict() for row in told],
+        precision=precision,
+        remarks=[],
+        warnings=[],
+        causes=_causes(),
+    )
+    if shown < count:
+        report.warnings.append(f"{shown} of {count:,} detections are shown; --limit shows more.")
+    return report
+
+
+def _facts(source: Source, scan: dict[str, Any] | None) -> list[tuple[str, str]]:
+    if scan is None:
+        return [("warehouse", source.root)]
+    facts = [
+        ("warehouse", source.root),
+        ("catalogue", str(scan["catalogue"])),
+        ("started", f"{scan['started_at']:%Y-%m-%d %H:%M:%S} UTC by {scan['started_by']}"),
+        ("state", str(scan["state"])),
+    ]
+    if scan["catalogue"] == STORED_SCORES:
+        return [*facts, ("titles", "none opened: other operating points over stored scores")]
+    if scan["titles_done"] is not None:
+        done, rejected, before = (scan[f"titles_{name}"] or 0 for name in ("done", "rejected", "skipped"))
+        facts.append(("titles", f"{done:,} scored, {rejected:,} rejected, {before:,} done before"))
+    if scan["audio_done_h"] is not None:
+        before_h = scan["audio_skipped_h"] or 0.0
+        facts.append(("audio scored", f"{scan['audio_done_h']:,.2f} h ({before_h:,.2f} h were scored before)"))
+    if scan["audio_h_per_h"] is not None:
+        facts.append(
+            ("speed", f"{scan['audio_h_per_h']:,.1f} h of audio per hour ({scan['wall_s'] or 0:,.0f} s in all)")
+        )
+    return facts
+
+
+def _causes() -> dict[str, tuple[str, ...]]:
+    """Causes by verdict, which the page offers; a verdict needs none."""
+    path = PROJECT / "conf" / "verdicts.yaml"
+    try:
+        return {str(verdict): tuple(map(str, causes)) for verdict, causes in yaml.safe_load(path.read_text()).items()}
+    except (OSError, AttributeError, TypeError, yaml.YAMLError) as error:
+        log.warning("vocabulary %s: %s; the page offers no causes", path, error)
+        return {}
+
+
+def write_file(
+    out: Path, max_bytes: float, report: "Report", entries: list["Entry"], source: Source, timeout_s: float
+) -> None:
+    """Write the report as one file that holds its media, as far as they fit."""
+    from jobs.report_page import data_uri, page
+
+    bare = len(page(report, entries, is_folder=False).encode()) + SLACK_BYTES * (len(entries) + 2)
+    if bare > max_bytes:
+        raise AuscultError(
+            f"--max-mib {max_bytes / 2**20:g}: the text of {len(entries)} detections alone takes {bare / 2**20:.1f} MiB; "
+            "raise it, lower --limit, or take --folder"
+        )
+    plan = choose_clips(entries, max_bytes - bare)
+    for entry, medium in source.cut(entries, plan, timeout_s):
+        _say(entry, medium)
+        if medium.picture is not None:
+            entry.picture = data_uri("image/webp", medium.picture)
+        if medium.audio is not None:
+            entry.audio = data_uri("audio/webm", medium.audio)
+    report.remarks.append(_quality(plan))
+    _leave_out(max_bytes - bare, max_bytes, plan, report, entries)
+    _write(out, page(report, entries, is_folder=False).encode())
+
+
+def _leave_out(room: float, max_bytes: float, plan: "MediaPlan", report: "Report", entries: list["Entry"]) -> None:
+    """Take the last clips, and if need be the last pictures, out again where they do not fit; say so."""
+    from jobs.report_media import fitting
+
+    room -= sum(len(text.encode()) for entry in entries for text in (*entry.warnings, *entry.notes))
+    pictures = min(fitting([len(entry.picture or "") for entry in entries], room), plan.pictures)
+    room -= sum(len(entry.picture or "") for entry in entries[:pictures])
+    clips = min(fitting([len(entry.audio or "") for entry in entries], room), plan.clips)
+    for entry in entries[pictures:]:
+        entry.picture = None
+    for entry in entries[clips:]:
+        entry.audio = None
+        if not any(warning.startswith(NO_CLIP) for warning in entry.warnings):  # else there would be none anyway
+            entry.notes, entry.warnings = [], [f"{NO_CLIP}: the file would be larger than --max-mib."]
+    for kind, count in (("clip", clips), ("picture", pictures)):
+        if count < len(entries):
+            report.warnings.append(
+                f"The last {len(entries) - count} detections have no {kind}: the file would be larger than "
+                f"{max_bytes / 2**20:g} MiB. Raise --max-mib, lower --limit, or take --folder."
+            )
+
+
+def write_folder(out: Path, report: "Report", entries: list["Entry"], source: Source, timeout_s: float) -> None:
+    """Write the report as a page beside its media."""
+    from jobs.report_page import page
+
+    media = out / "media"
+    media.mkdir(parents=True, exist_ok=True)
+    for old in media.iterdir():  # of an earlier report; what else lies there stays
+        if re.fullmatch(r"\d{4,}\.web[mp]", old.name):
+            old.unlink()
+    plan = choose_clips(entries, None)
+    for entry, medium in source.cut(entries, plan, timeout_s):
+        _say(entry, medium)
+        if medium.picture is not None:
+            entry.picture = f"media/{entry.number:04d}.webp"
+            _write(out / entry.picture, medium.picture)
+        if medium.audio is not None:
+            entry.audio = f"media/{entry.number:04d}.webm"
+            _write(out / entry.audio, medium.audio)
+    report.remarks.append(_quality(plan))
+    _write(out / "index.html", page(report, entries, is_folder=True).encode())
+
+
+def _say(entry: "Entry", medium: Medium) -> None:
+    from jobs.report_media import Window
+
+    entry.warnings += medium.warnings
+    entry.notes += medium.notes
+    if medium.clip_end_s is not None:
+        entry.clip = Window(entry.clip.start_s, medium.clip_end_s)
+
+
+def _quality(plan: "MediaPlan") -> str:
+    from jobs.report_media import STEREO_SHARE
+    from udfs.clips import LOUDEST_DB, QUIETEST_DB
+
+    return (
+        f"Clips are Opus at {plan.bit_rate // 1000} kbit/s (stereo {plan.bit_rate * STEREO_SHARE / 1000:.0f}), of at most "
+        f"{plan.clip_s:.0f} s: judge what is barely to be heard on the title itself. Colours of the pictures: from "
+        f"{QUIETEST_DB:.0f} to {LOUDEST_DB:.0f} dB of a full-scale sine."
+    )
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all."""
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        part.write_bytes(content)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def check_out(out: Path, *, is_folder: bool) -> None:
+    """Refuse an output that cannot be written, before anything is decoded.
+
+    Raises:
+        AuscultError: why.
+    """
+    where = out if is_folder and out.exists() else out.absolute().parent
+    if is_folder and out.exists() and not out.is_dir():
+        raise AuscultError(f"--out {out}: expected a folder (--folder), found a file")
+    if not is_folder and out.is_dir():
+        raise AuscultError(f"--out {out}: expected a file to write, found a folder; --folder writes one")
+    if not where.is_dir():
+        raise AuscultError(f"--out {out}: there is no folder {where}; make it first")
+    if not os.access(where, os.W_OK | os.X_OK):
+        raise AuscultError(f"--out {out}: the folder {where} cannot be written")
+
+
+def main(argv: list[str]) -> int:
+    """Find, cut, write."""
+    options = arguments(argv)
+    check_out(options.out, is_folder=options.folder)
+    from jobs import tables
+    from jobs.storage import Storage, absolute
+
+    spark = session("auscult report")
+    try:
+        storage = Storage(spark, absolute(options.warehouse))
+    except Exception as error:
+        raise AuscultError(f"warehouse {options.warehouse}: {tables.first_line(error)}") from error
+    source = Source(spark, storage, options.scan)
+    precision = source.precision()
+    rows, count = source.ranked(precision, options.limit)
+    entries = entries_of(source, rows)
+    report = report_of(source, precision, len(entries), count)
+    written = options.out / "index.html" if options.folder else options.out
+    try:
+        if options.folder:
+            write_folder(options.out, report, entries, source, options.decode_timeout_s)
+        else:
+            write_file(options.out, options.max_mib * 2**20, report, entries, source, options.decode_timeout_s)
+    except OSError as error:
+        raise AuscultError(f"--out {options.out}: cannot be written: {error}") from error
+    clips = sum(entry.audio is not None for entry in entries)
+    mib = written.stat().st_size / 2**20
+    print(f"{len(entries)} of {count} detections, {clips} with a clip: {written} ({mib:.1f} MiB)")
+    return 0
+
+
+if __name__ == "__main__":
+    run(main)
