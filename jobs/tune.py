@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from jobs.tuning import Evidence, Figure, Objective
     from udfs.predict import ShippedModel
 
+REVIEWS = "reviews"  # as --labels: the verdicts in the warehouse
 WAYS = ("settings", "threshold alone", "tuned")
 
 
@@ -134,7 +135,7 @@ def read_labels(spark: "SparkSession", storage: "Storage", location: str) -> Lab
     from jobs.storage import Storage, absolute
 
     rows: list[tuple[str, str | None, str | None]]
-    if location == "reviews":
+    if location == REVIEWS:
         if not storage.exists("reviews/_delta_log"):
             raise AuscultError(f"warehouse {storage.root}: there is no table reviews; jobs/review.py import fills it")
         found = spark.sql(
@@ -222,17 +223,18 @@ def main(argv: list[str]) -> int:
     if options.dry_run:
         print("nothing was written (--dry-run)")
         return 0
+    now = datetime.now(UTC)
     rows = [
         {
             **common,
             "defect": defect,
             "ignored_channels": list(untuned[defect].ignored_channels),
             "objective": str(objective),
-            "labels": options.labels,
+            "labels": options.labels if options.labels == REVIEWS else absolute(options.labels),
             "titles": len(evidence[defect].is_defective),
             "defective_titles": int(evidence[defect].is_defective.sum()),
             "created_by": f"{getpass.getuser()}@{socket.gethostname()}",
-            "created_at": datetime.now(UTC),
+            "created_at": now,
             "note": options.note,
             **outcome.row(),
         }

@@ -201,10 +201,19 @@ def choose(points: pd.DataFrame, objective: Objective) -> "pd.Series | None":
 
 
 def front(points: pd.DataFrame) -> pd.DataFrame:
-    """The points of a curve that no other beats in both precision and recall, by rising recall."""
-    best = points.sort_values(["recall", "precision", "margin"], ascending=False, kind="stable")
-    best = best[best["precision"] > best["precision"].cummax().shift(fill_value=-1.0)]
-    return best.sort_values("recall", kind="stable").reset_index(drop=True)
+    """The points of a curve that no other beats, by rising recall.
+
+    Not beaten in precision at that recall or more, or not in detections per 100 hours: one point may find the same titles
+    with fewer detections than another that is as precise.
+    """
+    precise = points.sort_values(["recall", "precision", "margin"], ascending=False, kind="stable")
+    precise = precise[precise["precision"] > precise["precision"].cummax().shift(fill_value=-1.0)]
+    few = points.sort_values(
+        ["recall", "detections_per_100_h", "precision"], ascending=[False, True, False], kind="stable"
+    )
+    few = few[few["detections_per_100_h"] < few["detections_per_100_h"].cummin().shift(fill_value=np.inf)]
+    both = pd.concat([precise, few]).drop_duplicates()
+    return both.sort_values(["recall", "precision"], ascending=[True, False], kind="stable").reset_index(drop=True)
 
 
 def cross_validate(
