@@ -45,6 +45,7 @@ def titles(folder, count, seconds=4.0):
     return folder
 
 
+@pytest.mark.slow
 def test_scan_and_sql_from_another_directory(home, elsewhere, tmp_path):
     toy_models.register(tmp_path, "audio-artifacts", toy_models.LEVEL_CODE, toy_models.LEVEL.to_metadata(), 48_000)
     titles(elsewhere / "my films", 3)

@@ -22,7 +22,7 @@ def run(name, folder):
     return [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
 
 
-@pytest.mark.parametrize("is_recording", [False, True])
+@pytest.mark.parametrize("is_recording", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_defects(tmp_path, monkeypatch, is_recording, music):
     if is_recording:
         from signals import write

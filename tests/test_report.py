@@ -363,6 +363,7 @@ def test_a_folder_holds_page_and_media(spark, place, tmp_path):
         assert (out / url).stat().st_size > 1000
 
 
+@pytest.mark.slow
 def test_reports_follow_other_operating_points(place, spark, tmp_path):
     shutil.copytree(place[0] / "w", tmp_path / "w")
     row = {

@@ -210,6 +210,7 @@ def test_other_operating_points_apply_to_stored_scores(scanned, spark, capsys):
     assert found("refiltered") == found("afresh") != before
 
 
+@pytest.mark.slow
 def test_a_changed_file_is_scanned_anew_and_only_that(place, spark, tmp_path):
     folder = tmp_path / "cat"
     shutil.copytree(place / "catalogue" / "music", folder)
@@ -291,7 +292,7 @@ def test_one_pass_decodes_each_span_once(place, tmp_path):
     assert asked == [[16_000, 48_000]] * 2  # both rates from one decode
 
 
-@pytest.mark.parametrize("span_s", [2, 5])
+@pytest.mark.parametrize("span_s", [2, pytest.param(5, marks=pytest.mark.slow)])
 def test_spans_and_tasks_do_not_show(place, scanned, spark, tmp_path, span_s):
     (tmp_path / "settings.yaml").write_text(
         SETTINGS
@@ -322,7 +323,14 @@ def test_tasks_are_those_that_were_planned(spark):
     assert sorted(row.rows for row in sizes) == list(range(1, 8))
 
 
-@pytest.mark.parametrize("step", ["_append", "_append_detections", "merge_tracks"])
+@pytest.mark.parametrize(
+    "step",
+    [
+        "_append",
+        pytest.param("_append_detections", marks=pytest.mark.slow),
+        pytest.param("merge_tracks", marks=pytest.mark.slow),
+    ],
+)
 def test_an_interrupted_commit_is_finished_by_the_next_scan(place, spark, tmp_path, monkeypatch, step):
     from jobs import tables
 
@@ -520,6 +528,7 @@ def remux(source: Path, target: Path):
                 new.mux(packet)
 
 
+@pytest.mark.slow
 def test_which_verdicts_survive_a_redelivery(place, spark):
     """A verdict stays with the packets: under another name and in another container, not re-encoded or recut."""
     first, second = place / "first delivery", place / "second delivery"
@@ -555,6 +564,7 @@ def test_which_verdicts_survive_a_redelivery(place, spark):
     assert asked == {"re-encoded.opus", "recut.flac"}
 
 
+@pytest.mark.slow
 def test_verdicts_may_be_written_beside_a_running_scan(place, spark):
     """Anything that appends to Delta may write reviews, while a scan commits to the other tables."""
     from deltalake import write_deltalake
