@@ -202,6 +202,7 @@ def by_title(found):
     return {entry["title_id"]: (entry, article) for entry, article in zip(found.data["detections"], found.articles, strict=True)}  # fmt: skip
 
 
+@pytest.mark.slow
 def test_the_page_shows_the_scan_and_needs_nothing_else(written):
     titles = [entry["title_id"] for entry in written.data["detections"]]
     assert titles == [
@@ -222,6 +223,7 @@ def test_the_page_shows_the_scan_and_needs_nothing_else(written):
     assert "1 (fra, aac, stereo, 48 kHz, in matroska)" in text
 
 
+@pytest.mark.slow
 def test_hostile_names_are_text(written):
     entry, article = by_title(written)[HOSTILE]
     assert "<script>alert(1)</script>\"&'\\x1b[31m\\u202egpj.flac" in article["text"]
@@ -230,6 +232,7 @@ def test_hostile_names_are_text(written):
 
 
 @pytest.mark.parametrize("title", ["hum.flac", "film.mkv"])
+@pytest.mark.slow
 def test_clips_hold_the_planted_sound_where_it_is_marked(place, written, title):
     entry, article = by_title(written)[title]
     _, _, start_s, end_s, channels, _ = FOUND[title]
@@ -252,6 +255,7 @@ def test_clips_hold_the_planted_sound_where_it_is_marked(place, written, title):
         assert level_at(samples[0], 120, 11, 29) > 100 * level_at(samples[0], 120, 31, 39)
 
 
+@pytest.mark.slow
 def test_pictures_show_the_planted_sound(written):
     picture = Image.open(io.BytesIO(content(by_title(written)["hum.flac"][1]["img"]["src"], "image/webp")))
     assert picture.size == (clips.PICTURE_WIDTH_PX, clips.PICTURE_HEIGHT_PX)
@@ -265,6 +269,7 @@ def test_pictures_show_the_planted_sound(written):
     assert np.median(line[3 * third + 10 :]) < 400
 
 
+@pytest.mark.slow
 def test_long_stretches_are_cut_to_where_they_score_highest(written):
     entry, article = by_title(written)["long.wav"]
     assert (entry["from_s"], entry["to_s"]) == (60.0, 150.0)
@@ -277,6 +282,7 @@ def test_long_stretches_are_cut_to_where_they_score_highest(written):
     ("title", "reason"),
     [("gone.flac", "not_found"), ("changed.flac", "holds other audio than was scanned"), ("garbage.flac", "not_media")],
 )
+@pytest.mark.slow
 def test_a_file_that_went_bad_costs_its_own_entry(written, title, reason):
     _, article = by_title(written)[title]
     assert article["audio"] is None
@@ -395,6 +401,7 @@ def test_what_is_wrong_is_told(place, spark, tmp_path):
 
 
 @pytest.mark.skipif(shutil.which("node") is None, reason="needs node to run the page's own code")
+@pytest.mark.slow
 def test_the_pages_csv_is_what_review_imports(written, tmp_path):
     detections = written.data["detections"]
     said = {

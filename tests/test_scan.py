@@ -323,14 +323,8 @@ def test_tasks_are_those_that_were_planned(spark):
     assert sorted(row.rows for row in sizes) == list(range(1, 8))
 
 
-@pytest.mark.parametrize(
-    "step",
-    [
-        "_append",
-        pytest.param("_append_detections", marks=pytest.mark.slow),
-        pytest.param("merge_tracks", marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("step", ["_append", "_append_detections", "merge_tracks"])
 def test_an_interrupted_commit_is_finished_by_the_next_scan(place, spark, tmp_path, monkeypatch, step):
     from jobs import tables
 
@@ -420,6 +414,7 @@ def test_catalogue_tables_keep_their_columns(place, spark, tmp_path):
     assert rows["004", None]["error_code"] == "not_found"
 
 
+@pytest.mark.slow
 def test_too_many_rejected_is_told_by_the_exit_status(place, spark, tmp_path):
     (tmp_path / "catalogue").mkdir()
     (tmp_path / "catalogue" / "x.mp3").write_text("nothing")

@@ -251,6 +251,7 @@ def test_a_new_search_is_a_new_version(place, spark, capsys):
         operating_points.from_table(spark, storage, "1", {("another", "1", "loud"): OperatingPoint()})
 
 
+@pytest.mark.slow
 def test_two_searches_at_once_get_two_versions(place, spark):
     storage = Storage(spark, str(place / "both"))
     tables.prepare(spark, storage)
