@@ -23,7 +23,8 @@ from jobs.register import WEIGHTS_ARTIFACT
 from models import checkpoint
 from models.cnn6 import LABELS
 from models.distributed import rank
-from models.training import Phase, SegmentSource, TrainingSettings, settings_from, train
+from models.segments import SegmentSource
+from models.training import Phase, TrainingSettings, settings_from, train
 
 
 def decode_to_cache(clean: str, cache: Path, settings: TrainingSettings) -> list[Path]:
@@ -113,10 +114,12 @@ def main(argv: list[str]) -> int:
         settings = replace(
             settings, phases=(Phase(1.0, options.steps),), validate_every_steps=max(1, options.steps // 4)
         )
-    if options.workers < 1 or settings.batch_segments % options.workers:
-        raise AuscultError(
-            f"--workers: expected a divisor of batch_segments ({settings.batch_segments}), found {options.workers}"
-        )
+    if options.workers < 1:
+        raise AuscultError(f"--workers: expected at least 1, found {options.workers}")
+    try:
+        settings.check_shares(options.workers)
+    except ValueError as error:
+        raise AuscultError(f"settings {options.settings}: {error}") from error
     if options.start_from is not None and not options.start_from.exists():
         raise AuscultError(f"weights {options.start_from}: there is no such file")
     recordings = decode_to_cache(options.clean, options.cache, settings)
@@ -223,7 +226,9 @@ def train_here(
     )
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    torch.set_num_threads(max(1, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
+    # Simulation has processes of its own; threads that wait for a core they hold would only spin.
+    cores = (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    torch.set_num_threads(max(1, cores - settings.loader_workers))
     if workers > 1:
         torch.distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
     mlflow.set_tracking_uri(tracking_uri)
@@ -237,8 +242,8 @@ def train_here(
 
     try:
         network, result = train(
-            SegmentSource(training, settings.sample_rate_hz, settings.clean_share),
-            SegmentSource(validation, settings.sample_rate_hz, settings.clean_share),
+            SegmentSource(training, settings.sample_rate_hz, settings.defects_per_clean),
+            SegmentSource(validation, settings.sample_rate_hz, settings.defects_per_clean, is_varied=False),
             settings,
             work,
             report,

@@ -48,7 +48,7 @@ def load(path: Path) -> Network:
     """Read a network that `save` wrote, in evaluation mode and float32.
 
     Raises:
-        ValueError: the file is a safetensors file of something else.
+        ValueError: the file is a safetensors file of something else, or of another version of the architecture.
     """
     with safe_open(path, framework="pt") as file:
         metadata = file.metadata() or {}
@@ -58,10 +58,16 @@ def load(path: Path) -> Network:
                 f"writes them, found {metadata.get('architecture')!r}"
             )
         weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-    network = build(metadata["architecture"], json.loads(metadata["config"]))
-    network.load_state_dict(
-        {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in weights.items()}
-    )
+    try:
+        network = build(metadata["architecture"], json.loads(metadata["config"]))
+        network.load_state_dict(
+            {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in weights.items()}
+        )
+    except (RuntimeError, TypeError, KeyError) as error:
+        raise ValueError(
+            f"{path}: weights of another version of {metadata['architecture']} than this one; train or register anew "
+            f"({' '.join(str(error).split())[:200]})"
+        ) from error
     return network.eval().requires_grad_(False)
 
 

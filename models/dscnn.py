@@ -1,9 +1,9 @@
 """A depthwise-separable network of three branches: the fast detector of the Audio Artifacts classes.
 
-It hears what CNN6 hears at about a seventieth of its arithmetic. Noise and the general sound are read off a log-mel
-spectrogram by depthwise-separable convolutions (Howard et al., "MobileNets", 2017); steady tones among held notes off a
-spectrum with fine steps and long windows; clicks and clipped peaks, which a spectrogram smears, off statistics of the
-waveform itself.
+It hears what CNN6 hears at about a fortieth of its arithmetic. Noise and the general sound are read off a log-mel
+spectrogram by depthwise-separable convolutions (Howard et al., "MobileNets", 2017); steady tones among held notes off
+sinusoidal analysis in steps of 1 Hz; clicks and clipped peaks, which a spectrogram smears, off statistics of the
+waveform itself and off short learned filters over its whitened samples.
 """
 
 from dataclasses import asdict, dataclass, field
@@ -28,6 +28,8 @@ class DsCnnConfig:
         stem: channels after the first convolution.
         stages: (channels, blocks) of each stage; a stage halves time and frequency.
         tone_stages: as `stages`, for the branch that hears tones; its first stage keeps the time steps.
+        tone_descriptors: channels that the descriptors of steady tones become before they join the spectrogram.
+        click_filters: learned filters over the whitened waveform.
         waveform_width: channels of the waveform branch.
         hidden: width of the layer before the output.
         dropout: probability before the hidden layer.
@@ -40,6 +42,8 @@ class DsCnnConfig:
     stem: int = 24
     stages: tuple[tuple[int, int], ...] = ((48, 2), (96, 3), (192, 2))
     tone_stages: tuple[tuple[int, int], ...] = ((32, 2), (64, 2))
+    tone_descriptors: int = 24
+    click_filters: int = 16
     waveform_width: int = 64
     hidden: int = 192
     dropout: float = 0.1
@@ -61,6 +65,38 @@ class DsCnnConfig:
 
 
 TONE_STEM = 16  # channels
+CLICK_KERNEL, CLICK_STRIDE = 48, 4  # samples: a millisecond holds the longest simulated click
+
+
+class ClickFilters(nn.Module):
+    """Short learned filters over the whitened waveform, and the most they find: (b, n) -> (b, c, ceil(n / 512)).
+
+    Logarithms come before the second layer, so that it weighs a moment against its neighbours whatever the level:
+    a click is over after some samples, an attack goes on.
+    """
+
+    POOLS = (2, 4, 4)  # with the strides: 512 samples a frame, as `WaveformStatistics` has them
+
+    def __init__(self, filters: int) -> None:
+        super().__init__()
+        self.short = nn.Conv1d(1, filters, CLICK_KERNEL, CLICK_STRIDE)
+        self.medium = nn.Conv1d(filters, 2 * filters, 8, 4)
+        self.long = nn.Conv1d(2 * filters, 2 * filters, 5, padding=2)
+        with torch.no_grad():  # begin as what the simplest clicks look like: pulses of a few widths
+            width = torch.logspace(0.0, 1.2, filters)
+            offset = torch.arange(CLICK_KERNEL) - CLICK_KERNEL // 2
+            pulses = torch.exp(-((offset / width[:, None]) ** 2)) * torch.cos(2.0 * offset / width[:, None])
+            self.short.weight.mul_(0.3).add_(0.5 * functional.normalize(pulses, dim=1).unsqueeze(1))
+
+    def forward(self, white: torch.Tensor) -> torch.Tensor:
+        samples = white.shape[1]
+        ahead = CLICK_KERNEL // 2
+        behind = -samples % 512 + CLICK_KERNEL - CLICK_STRIDE - ahead
+        x = self.short(functional.pad(white, (ahead, behind)).unsqueeze(1))  # (b, c, n / 4)
+        x = torch.log1p(functional.max_pool1d(x.abs(), self.POOLS[0]))  # (b, c, n / 8)
+        x = functional.relu(self.medium(functional.pad(x, (2, 2))))  # (b, 2c, n / 32)
+        x = functional.relu(self.long(functional.max_pool1d(x, self.POOLS[1])))  # (b, 2c, n / 128)
+        return functional.max_pool1d(x, self.POOLS[2])  # (b, 2c, n / 512)
 
 
 class ConvNorm(nn.Module):
@@ -108,15 +144,20 @@ class DsCnn(nn.Module):
         self.stem = ConvNorm(1, self.config.stem, 5, stride=2)
         self.blocks = _stages(self.config.stem, self.config.stages)
         self.tones = ToneSpectrum(self.config.sample_rate_hz)
-        self.bn_tones = nn.BatchNorm2d(2)
-        self.tone_stem = ConvNorm(2, TONE_STEM, 5)
-        self.tone_blocks = _stages(TONE_STEM, self.config.tone_stages, first_stride=(1, 2))
+        self.bn_now, self.bn_steady = nn.BatchNorm2d(1), nn.BatchNorm1d(self.tones.descriptors)
+        self.steady1 = nn.Conv1d(self.tones.descriptors, self.config.tone_descriptors, 9, padding=4)
+        self.steady2 = nn.Conv1d(self.config.tone_descriptors, self.config.tone_descriptors, 5, padding=2)
+        self.tone_stem = ConvNorm(1, TONE_STEM, 5)
+        self.tone_blocks = _stages(
+            TONE_STEM + self.config.tone_descriptors, self.config.tone_stages, first_stride=(1, 2)
+        )
         features, branch = self.statistics.features, self.config.waveform_width
+        self.clicks = ClickFilters(self.config.click_filters)
         self.bn_statistics = nn.BatchNorm1d(features)
-        self.frames1 = nn.Conv1d(features, branch, 5, padding=2)
+        self.frames1 = nn.Conv1d(features + 2 * self.config.click_filters, branch, 5, padding=2)
         self.frames2 = nn.Conv1d(branch, branch, 5, padding=2)
         width, tone_width = self.config.stages[-1][0], self.config.tone_stages[-1][0]
-        self.fc1 = nn.Linear(2 * width + 2 * tone_width + 2 * branch, self.config.hidden)
+        self.fc1 = nn.Linear(2 * width + 2 * tone_width + self.config.tone_descriptors + 2 * branch, self.config.hidden)
         self.fc_out = nn.Linear(self.config.hidden, len(self.config.labels))
 
     @property
@@ -130,31 +171,39 @@ class DsCnn(nn.Module):
         # The front ends, a few segments at a time: that keeps a CPU in its cache, which nearly doubles their speed.
         few = waveform.split(4) if waveform.device.type == "cpu" else (waveform,)
         heard = zip(*(self._hear(part) for part in few), strict=True)
-        log_mel, tones, frames = (torch.cat(parts) for parts in heard)
+        log_mel, now, steady, frames, white = (torch.cat(parts) for parts in heard)
         x = self.bn0(log_mel.transpose(1, 2)).transpose(1, 2)  # batch norm acts on the mel bands
         x = x.unsqueeze(1).contiguous(memory_format=torch.channels_last)  # (b, 1, t, f)
         x = self.blocks(self.stem(x))  # (b, c, t', f')
-        z = self.bn_tones(tones).contiguous(memory_format=torch.channels_last)  # (b, 2, t, f)
-        z = self.tone_blocks(self.tone_stem(z))  # (b, c, t', f')
+        with torch.autocast(waveform.device.type, enabled=False):
+            z = functional.relu(self.steady1(self.bn_steady(steady)))  # (b, c, g): 1 Hz
+            z = functional.relu(self.steady2(functional.max_pool1d(z, self.tones.STEP_HZ)))  # (b, c, f): 4 Hz
+            lasting = z.amax(dim=2)  # (b, c)
+            now = self.bn_now(now).contiguous(memory_format=torch.channels_last)  # (b, 1, t, f)
+        now = self.tone_stem(now)  # (b, c, t, f)
+        z = torch.cat([now, z.to(now.dtype).unsqueeze(2).expand(-1, -1, now.shape[2], -1)], dim=1)
+        z = self.tone_blocks(z.contiguous(memory_format=torch.channels_last))  # (b, c, t', f')
         with torch.autocast(waveform.device.type, enabled=False):
             x, z = x.float(), z.float()
             bands = x.mean(dim=2)  # (b, c, f'): steady over time, wherever in frequency
             x = torch.cat([bands.amax(dim=2), x.mean(dim=3).amax(dim=2) + bands.mean(dim=2)], dim=1)  # (b, 2c)
             z = torch.cat([z.mean(dim=2).amax(dim=2), z.amax(dim=(2, 3))], dim=1)  # (b, 2c): all the time, at some time
-            y = self.bn_statistics(frames)  # (b, features, t)
+            clicks = torch.cat([self.clicks(part) for part in (white.split(16) if len(few) > 1 else (white,))])
+            y = torch.cat([self.bn_statistics(frames), clicks], dim=1)  # (b, features + c, t)
             y = functional.relu(self.frames2(functional.relu(self.frames1(y))))
             y = torch.cat([y.amax(dim=2), y.mean(dim=2)], dim=1)
-            x = functional.dropout(torch.cat([x, z, y], dim=1), self.config.dropout, self.training)
+            x = functional.dropout(torch.cat([x, z, lasting, y], dim=1), self.config.dropout, self.training)
             return functional.log_softmax(self.fc_out(functional.relu(self.fc1(x))), dim=1)  # (b, k)
 
     @torch.no_grad()
-    def _hear(self, waveform: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """The three front ends: (b, t, f) log-mel, (b, 2, t, f) tones, (b, features, t) statistics."""
+    def _hear(self, waveform: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """The front ends: (b, t, f) log-mel; tones; (b, features, t) statistics; (b, n) whitened samples."""
         samples = waveform.shape[1]
         with torch.autocast(waveform.device.type, enabled=False):
             spectrum = torch.fft.rfft(waveform.float())  # (b, n // 2 + 1)
-            frames = self.statistics(waveform, whiten(spectrum, samples))
-            return self.log_mel(waveform), self.tones(spectrum, samples), frames
+            white = whiten(spectrum, samples)
+            now, steady = self.tones(spectrum, samples)
+            return self.log_mel(waveform), now, steady, self.statistics(waveform, white), white
 
 
 def _stages(width: int, stages: tuple[tuple[int, int], ...], first_stride: int | tuple[int, int] = 2) -> nn.Sequential:

@@ -133,55 +133,79 @@ class WaveformStatistics(nn.Module):
 class ToneSpectrum(nn.Module):
     """Low frequencies in fine steps: which tones are there, and do they last?
 
-    A hum is one tone of constant strength; a held note swells, fades and wavers. The first channel holds the decibels
-    of each frequency from moment to moment, the second those over the whole segment, where only a tone that stays
-    where it is for all of it keeps its level. A full-scale sine has 0 dB in both.
+    A hum is one tone of constant strength; a held note swells, fades, wavers or beats with its neighbours. Sinusoidal
+    analysis tells them apart: a tone that does not change keeps its level whether it is measured over an eighth of the
+    segment or over all of it, has the same level in each part, and leaves the frequencies beside it empty, while every
+    change of strength or pitch spreads into them.
 
-    Shapes: b = batch, n = samples, t = frames (8 a second), f = frequencies (steps of 4 Hz).
+    Shapes: b = batch, n = samples, t = frames (8 a second), f = frequencies in steps of 4 Hz, g = 4 f in steps of 1 Hz.
+    A full-scale sine has 0 dB in every level.
 
     Args:
         sample_rate_hz: rate of the waveform.
-        fmin_hz: lowest frequency (hum begins at 21 Hz).
-        fmax_hz: highest frequency (hum ends at 1219 Hz).
+        fmin_hz: lowest frequency, at least 12 (hum begins at 21 Hz).
+        fmax_hz: end of the frequencies (hum ends at 1219 Hz).
         floor: power below which the logarithm is held.
     """
 
+    descriptors = 5
     STEP_HZ = 4
     BAND_HZ = 1536  # what is kept of the waveform: twice that is the rate of the frames' samples
     WINDOW = 2 * BAND_HZ // STEP_HZ  # samples at that rate: a quarter of a second
     HOP = WINDOW // 2
+    BESIDE_HZ = (4, 12)  # a steady tone through a Hann window over one second has fallen by 47 dB there
     window: torch.Tensor
 
     def __init__(
-        self, sample_rate_hz: int = 48_000, fmin_hz: int = 16, fmax_hz: int = 1260, floor: float = 1e-10
+        self, sample_rate_hz: int = 48_000, fmin_hz: int = 16, fmax_hz: int = 1264, floor: float = 1e-10
     ) -> None:
         super().__init__()
         self.sample_rate_hz = sample_rate_hz
-        self.lowest, self.highest = fmin_hz // self.STEP_HZ, fmax_hz // self.STEP_HZ + 1
+        self.fmin_hz, self.fmax_hz = fmin_hz, fmax_hz
         self.floor = floor
         self.register_buffer("window", torch.hann_window(self.WINDOW), persistent=False)
 
     @torch.no_grad()
-    def forward(self, spectrum: torch.Tensor, samples: int) -> torch.Tensor:
-        """Turn the spectrum (b, n // 2 + 1) of a waveform of n samples (`torch.fft.rfft`) into (b, 2, t, f)."""
+    def forward(self, spectrum: torch.Tensor, samples: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Describe the tones of a waveform.
+
+        Args:
+            spectrum: (b, n // 2 + 1) of a waveform of n samples (`torch.fft.rfft`).
+            samples: n.
+
+        Returns:
+            Decibels from moment to moment (b, 1, t, f), and what tells whether each frequency holds a steady tone
+            (b, descriptors, g): its level over the whole segment in dB; by how many dB that stands above the
+            frequencies beside it; the mean and the lowest level of the moments relative to it, dB; the spread of the
+            moments, dB.
+        """
         with torch.autocast(spectrum.device.type, enabled=False):
-            seconds = samples / self.sample_rate_hz
-            kept = round(self.BAND_HZ * seconds)
+            kept = round(self.BAND_HZ * samples / self.sample_rate_hz)
             low = torch.fft.irfft(spectrum[:, : kept + 1], 2 * kept) * (2 * kept / samples)  # (b, 2 * kept)
-            frames = torch.fft.rfft(low.unfold(1, self.WINDOW, self.HOP) * self.window)  # (b, t, WINDOW // 2 + 1)
-            frames = frames[:, :, self.lowest : self.highest] * (4.0 / self.WINDOW)  # of a Hann window: half of n / 2
-            first = round((self.lowest - 0.5) * self.STEP_HZ * seconds)
-            last = round((self.highest - 0.5) * self.STEP_HZ * seconds)
-            # A Hann window over the whole segment, in the frequency domain.
-            around = spectrum[:, first - 1 : last + 1]
-            whole = (around[:, 1:-1] - 0.5 * (around[:, :-2] + around[:, 2:])) * (2.0 / samples)
-            now = self._decibels(frames)  # (b, t, f)
-            lasting = functional.adaptive_max_pool1d(self._decibels(whole), now.shape[2])  # (b, f)
-            return torch.stack([now, lasting.unsqueeze(1).expand_as(now)], dim=1)
+            # 2 BAND_HZ samples a second: an FFT of as many points has steps of 1 Hz, whatever the segment's length.
+            step = slice(self.fmin_hz, self.fmax_hz)
+            fade = torch.hann_window(2 * kept, device=low.device)
+            whole = self._decibels(torch.fft.rfft(_wrapped(low * fade, 2 * self.BAND_HZ)) * (2.0 / kept))  # (b, ...)
+            frames = torch.fft.rfft(low.unfold(1, self.WINDOW, self.HOP) * self.window, 2 * self.BAND_HZ)
+            now = self._decibels(frames[:, :, step] * (4.0 / self.WINDOW))  # (b, t, g)
+            level = whole[:, step]  # (b, g)
+            near, far = self.BESIDE_HZ
+            around = whole[:, self.fmin_hz - far : self.fmax_hz + far]
+            ring = functional.max_pool1d(around, far - near + 1, 1)  # (b, g + far + near)
+            beside = torch.maximum(ring[:, : level.shape[1]], ring[:, far + near :])
+            mean = now.mean(dim=1)
+            spread = (now - mean.unsqueeze(1)).square().mean(dim=1).sqrt()
+            steady = torch.stack([level, level - beside, mean - level, now.amin(dim=1) - level, spread], dim=1)
+            return now[:, :, :: self.STEP_HZ].unsqueeze(1), steady
 
     def _decibels(self, spectrum: torch.Tensor) -> torch.Tensor:
         power = spectrum.real.square() + spectrum.imag.square()
         return 10.0 * torch.log10(power.clamp(min=self.floor))
+
+
+def _wrapped(samples: torch.Tensor, length: int) -> torch.Tensor:
+    """Samples (b, n) laid over one another every `length` (b, length): their spectrum in that many steps."""
+    return functional.pad(samples, (0, -samples.shape[1] % length)).view(len(samples), -1, length).sum(dim=1)
 
 
 def whiten(spectrum: torch.Tensor, samples: int, smooth: int = 256) -> torch.Tensor:

@@ -78,6 +78,21 @@ def test_hum_has_its_frequency_and_amplitude():
     assert spectrum[100] == pytest.approx(0.25, rel=1e-3)
 
 
+def test_overtones_of_a_hum_have_their_levels_and_stay_within_its_amplitude():
+    silent = np.zeros((1, 48_000), np.float32)
+    tone, _ = hum.apply(
+        silent, 48_000, np.random.default_rng(0), frequency_hz=1_000, amplitude=0.3, overtones=[0.5, 0.25, *[0.0] * 19, 1.0]
+    )  # fmt: skip
+    spectrum = np.abs(np.fft.rfft(tone[0])) / 24_000
+    first = 0.3 / 2.75
+    assert spectrum[[1_000, 2_000, 3_000, 23_000]] == pytest.approx([first, first / 2, first / 4, first], rel=1e-3)
+    assert np.abs(tone).max() <= 0.3
+    low, _ = hum.apply(
+        silent[:, :8_000], 8_000, np.random.default_rng(0), frequency_hz=1_000, amplitude=0.3, overtones=[0.5, 0.5, 0.5]
+    )
+    assert np.abs(np.fft.rfft(low[0]))[[1_000, 2_000, 3_000]] / 4_000 == pytest.approx([0.15, 0.075, 0.075], rel=1e-3)
+
+
 def test_hiss_is_white_bounded_and_independent_by_channel():
     noisy, _ = hiss.apply(np.zeros((2, 96_000), np.float32), 48_000, np.random.default_rng(0), amplitude=0.3)
     assert np.abs(noisy).max() <= 0.3

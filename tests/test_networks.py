@@ -1,10 +1,12 @@
+import json
+
 import numpy as np
 import pytest
 import torch
 
 from models import checkpoint
 from models.cnn6 import Cnn6, Cnn6Config
-from models.dscnn import DsCnn, DsCnnConfig
+from models.dscnn import ClickFilters, DsCnn, DsCnnConfig
 from models.features import LogMel, ToneSpectrum, WaveformStatistics, whiten
 from models.serving import Classifier, fold_batch_norm
 
@@ -131,13 +133,47 @@ def test_a_steady_tone_keeps_its_level_over_the_segment_and_a_wavering_one_does_
     steady = 0.5 * torch.sin(2 * torch.pi * 440.0 * time_s)
     wavering = 0.5 * torch.sin(2 * torch.pi * 440.0 * time_s + 4 * torch.sin(2 * torch.pi * 5 * time_s))
     both = torch.stack([steady, wavering])
-    found = tones(torch.fft.rfft(both), both.shape[1])  # (2, 2, t, f)
-    assert found.shape[:2] == (2, 2)
-    place = 440 // tones.STEP_HZ - tones.lowest
-    assert found[0, :, :, place].numpy() == pytest.approx(-6.02, abs=0.1)
-    assert found[0, 0].mean(dim=0).argmax() == place
+    now, lasting = tones(torch.fft.rfft(both), both.shape[1])  # (2, 1, t, f), (2, descriptors, g)
+    assert now.shape[:2] == (2, 1)
+    assert lasting.shape[:2] == (2, tones.descriptors)
+    assert now.shape[3] * tones.STEP_HZ == lasting.shape[2]
+    place = 440 - tones.fmin_hz
+    assert now[0, 0, :, place // tones.STEP_HZ].numpy() == pytest.approx(-6.02, abs=0.1)
+    level, above, mean, least, spread = lasting[:, :, place].T.numpy()
+    assert level[0] == pytest.approx(-6.02, abs=0.1)
+    assert lasting[0, 0].argmax() == place
+    assert (mean[0], least[0], spread[0]) == pytest.approx((0, 0, 0), abs=0.1)
     if seconds >= 1.0:
-        assert found[1, 1].max() < found[1, 0].max() - 2.0
+        assert above[0] > 60
+        assert lasting[1, 0].max() < level[0] - 2.0
+        assert lasting[1, 1].max() < 20
+
+
+def test_steady_tones_are_described_as_numpy_does(segments):
+    tones = ToneSpectrum()
+    now, lasting = tones(torch.fft.rfft(segments[:4]), 48_000)
+    power = np.abs(np.fft.rfft(segments[:4].double().numpy() * np.hanning(48_001)[:-1]))
+    level = 20 * np.log10(np.maximum(power / 12_000, 1e-5))  # a sine of amplitude 1 has n / 4 through a Hann window
+    loud = level[:, 16:1264] > -70
+    np.testing.assert_allclose(lasting[:, 0].numpy()[loud], level[:, 16:1264][loud], atol=0.1)
+    for g in (0, 100, 1247):
+        beside = np.r_[4 + g : 13 + g, 20 + g : 29 + g]  # 12 to 4 Hz below and above
+        np.testing.assert_allclose(lasting[:, 1, g].numpy(), level[:, 16 + g] - level[:, beside].max(axis=1), atol=0.5)
+    np.testing.assert_allclose(
+        (now[:, 0].mean(dim=1) - lasting[:, 0, ::4]).numpy(), lasting[:, 2, ::4].numpy(), atol=1e-4
+    )
+
+
+def test_learned_filters_find_a_click_where_it_is(segments):
+    torch.manual_seed(0)
+    filters = ClickFilters(8).eval()
+    clicked = segments[:4].clone()
+    clicked[:, 24_000] += 0.9
+    with torch.inference_mode():
+        found, before = (filters(whiten(torch.fft.rfft(x), 48_000)) for x in (clicked, segments[:4]))
+    assert found.shape == (4, 16, 94)
+    change = (found - before).amax(dim=(0, 1))
+    assert change[46:48].max() == change.max()  # sample 24,000 is in frame 46
 
 
 def test_foreign_weights_are_refused(tmp_path):
@@ -146,6 +182,22 @@ def test_foreign_weights_are_refused(tmp_path):
     save_file({"x": torch.zeros(1)}, tmp_path / "w.safetensors")
     with pytest.raises(ValueError, match="architecture cnn6"):
         checkpoint.load(tmp_path / "w.safetensors")
+
+
+def test_weights_of_another_version_are_refused_by_name(tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    path = tmp_path / "w.safetensors"
+    checkpoint.save(DsCnn(), path)
+    config = json.dumps(DsCnnConfig().to_dict())
+    weights = load_file(path)
+    save_file({**weights, "gone": torch.zeros(1)}, path, metadata={"architecture": "dscnn", "config": config})
+    with pytest.raises(ValueError, match="another version of dscnn"):
+        checkpoint.load(path)
+    config = json.dumps({**DsCnnConfig().to_dict(), "strange": 1})
+    save_file(weights, path, metadata={"architecture": "dscnn", "config": config})
+    with pytest.raises(ValueError, match="another version of dscnn"):
+        checkpoint.load(path)
 
 
 @pytest.mark.parametrize("weights", SHIPPED)

@@ -9,7 +9,7 @@ from jobs import evaluate, register, registry, scan, simulate, train
 from jobs.launch import AuscultError
 
 SETTINGS = {
-    "batch_segments": 4,
+    "batch_segments": 6,
     "phases": [{"segment_s": 0.25, "steps": 2}, {"segment_s": 0.5, "steps": 2}],
     "validation_segments": 6,
     "validate_every_steps": 2,
@@ -46,7 +46,7 @@ def test_simulate_train_evaluate_register_scan_compare(home, clean, spark, tmp_p
     client = registry.client()
     experiment = client.get_experiment_by_name(registry.EXPERIMENT)
     [run] = client.search_runs([experiment.experiment_id], "attributes.run_name LIKE 'train%'")
-    assert run.data.metrics["segments_seen"] == 16
+    assert run.data.metrics["segments_seen"] == 24
     assert 0 <= run.data.metrics["best_balanced_accuracy"] <= 1
     assert len(client.get_metric_history(run.info.run_id, "loss")) == 2
     assert run.data.params["recordings"] == "3"
@@ -95,7 +95,8 @@ def test_simulate_train_evaluate_register_scan_compare(home, clean, spark, tmp_p
 def test_a_killed_training_goes_on_where_it_was(tmp_path):
     import torch
 
-    from models.training import Phase, SegmentSource, TrainingSettings
+    from models.segments import SegmentSource
+    from models.training import Phase, TrainingSettings
     from models.training import train as train_network
 
     files = []
@@ -104,9 +105,9 @@ def test_a_killed_training_goes_on_where_it_was(tmp_path):
         np.save(path, (music_like(3.0, 48_000, np.random.default_rng(number)) * 32767).astype(np.int16))
         files.append(path)
     settings = TrainingSettings(
-        batch_segments=4, phases=(Phase(0.25, 4),), validation_segments=4, validate_every_steps=2, seed=3
+        batch_segments=6, phases=(Phase(0.25, 4),), validation_segments=6, validate_every_steps=2, seed=3
     )
-    source = lambda: SegmentSource(files, 48_000, 0.36)  # noqa: E731
+    source = lambda: SegmentSource(files, 48_000)  # noqa: E731
     device = torch.device("cpu")
     losses: dict = {}
 
@@ -125,7 +126,7 @@ def test_a_killed_training_goes_on_where_it_was(tmp_path):
         train_network(source(), source(), settings, tmp_path / "again", killed_before_step_4_is_saved, device)
     _network, result = train_network(source(), source(), settings, tmp_path / "again", note, device)
     assert losses == {4: pytest.approx(undisturbed[4], rel=1e-3)}
-    assert result["segments_seen"] == 16
+    assert result["segments_seen"] == 24
 
 
 @pytest.mark.slow
@@ -198,24 +199,90 @@ def test_what_is_wrong_is_told(tmp_path):
         train.main(["--clean", "x", "--settings", str(tmp_path / "none.yaml")])
     with pytest.raises(AuscultError, match="there is no such file"):
         train.main(["--clean", "x", "--start-from", str(tmp_path / "none")])
-    with pytest.raises(AuscultError, match="divisor of batch_segments"):
+    with pytest.raises(AuscultError, match="batch_segments: expected a multiple of 21"):
         train.main(["--clean", "x", "--workers", "7"])
+    with pytest.raises(AuscultError, match="at least 1"):
+        train.main(["--clean", "x", "--workers", "0"])
 
 
 def test_segments_carry_what_their_label_says(tmp_path):
     from models.cnn6 import LABELS
-    from models.training import SegmentSource
+    from models.segments import SegmentSource
 
     path = tmp_path / "a.npy"
     np.save(path, (music_like(20.0, 48_000, np.random.default_rng(1)) * 20_000).astype(np.int16))
-    source = SegmentSource([path], 48_000, 0.36)
+    source = SegmentSource([path], 48_000)
     rng = np.random.default_rng(0)
-    drawn = [source.draw(1.0, rng) for _ in range(150)]
+    groups = [source.draw(1.0, rng) for _ in range(50)]
+    drawn = [pair for group in groups for pair in group]
     labels = np.array([label for _, label in drawn])
     assert all(segment.shape == (48_000,) and segment.dtype == np.float32 for segment, _ in drawn)
     assert np.abs([segment for segment, _ in drawn]).max() <= 1.0
     assert set(labels) == set(range(len(LABELS)))
-    assert 0.25 < (labels == 0).mean() < 0.5
-    again = [source.draw(1.0, r)[0] for r in [np.random.default_rng(0)] for _ in range(3)]
-    for first, second in zip(drawn, again, strict=False):
-        np.testing.assert_array_equal(first[0], second)
+    for group in groups:
+        assert group[0][1] == 0
+        assert len({label for _, label in group}) == source.group == 3
+    again = [source.draw(1.0, r) for r in [np.random.default_rng(0)] for _ in range(3)]
+    for first, second in zip(groups, again, strict=False):
+        for (segment, label), (same, its_label) in zip(first, second, strict=True):
+            np.testing.assert_array_equal(segment, same)
+            assert label == its_label
+
+
+def test_a_group_differs_in_its_defects_alone(tmp_path):
+    from models.cnn6 import LABELS
+    from models.segments import SegmentSource
+
+    path = tmp_path / "a.npy"
+    np.save(path, (music_like(20.0, 48_000, np.random.default_rng(1)) * 20_000).astype(np.int16))
+    source = SegmentSource([path], 48_000, defects=4, is_varied=False)
+    rng = np.random.default_rng(2)
+    heard = dict.fromkeys(LABELS[1:], 0)
+    for _ in range(20):
+        (clean, _), *others = source.draw(1.0, rng)
+        assert {LABELS[label] for _, label in others} == set(LABELS[1:])
+        is_coded = len(np.unique(np.round(clean * 32768) - clean * 32768)) > 1
+        for segment, label in others:
+            difference = segment - clean
+            assert np.abs(difference).max() > 0
+            if is_coded:
+                continue
+            heard[LABELS[label]] += 1
+            if LABELS[label] == "hum":  # one line in the spectrum, where it is on for all of the segment
+                power = np.abs(np.fft.rfft(difference * np.hanning(48_000))) ** 2
+                assert power.argmax() < 1250
+            if LABELS[label] == "distortion":
+                changed = difference != 0
+                assert np.ptp(np.abs(segment[changed])) <= 2 / 32768
+    assert min(heard.values()) > 0
+
+
+@pytest.mark.parametrize("name", ["rain", "wind", "record_surface", "held_notes"])
+@pytest.mark.parametrize("rate_hz", [16_000, 48_000])
+def test_sounds_that_are_meant_are_not_the_defects_they_resemble(name, rate_hz):
+    from models.intended import SOUNDS
+
+    for seed in range(5):
+        sound = SOUNDS[name](rate_hz, rate_hz, np.random.default_rng(seed))
+        assert sound.shape == (rate_hz,)
+        assert sound.dtype == np.float32
+        assert np.sqrt(np.mean(sound**2)) == pytest.approx(1.0, rel=1e-3)
+        np.testing.assert_array_equal(sound, SOUNDS[name](rate_hz, rate_hz, np.random.default_rng(seed)))
+        power = np.abs(np.fft.rfft(sound * np.hanning(rate_hz))) ** 2
+        thirds = [part.mean() for part in np.array_split(power[rate_hz // 40 :], 8)]
+        if name in ("rain", "wind", "record_surface"):  # not white
+            assert max(thirds) > 4 * min(thirds)
+        else:  # no single steady line: a pure tone through a Hann window keeps all its power within 2 Hz
+            peak = int(power.argmax())
+            assert power[max(peak - 2, 0) : peak + 3].sum() < 0.999 * power.sum()
+
+
+def test_a_driven_amplifier_bends_and_keeps_the_peak():
+    from models.intended import driven
+
+    clean = music_like(2.0, 48_000, np.random.default_rng(0))[0]
+    heard = driven(clean, np.random.default_rng(1))
+    assert heard.shape == clean.shape
+    assert np.abs(heard).max() == pytest.approx(np.abs(clean).max(), rel=1e-3)
+    top = np.abs(heard) > 0.999 * np.abs(heard).max()
+    assert top.mean() < 0.01  # rounded, not clipped

@@ -1,5 +1,7 @@
 """Audio Hum: a constant tone added to the waveform (paper section 4.1)."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from models.defects.amplitude import draw_amplitude
@@ -27,8 +29,9 @@ def apply(
     frequency_hz: float,
     amplitude: float,
     phase_rad: float = 0.0,
+    overtones: Sequence[float] = (),
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Add one sine to every channel.
+    """Add one sine to every channel, with overtones where asked.
 
     Args:
         waveform: float32 (channels, time), full scale +-1.
@@ -37,6 +40,8 @@ def apply(
         frequency_hz: frequency of the tone.
         amplitude: peak of the tone, full scale 1.
         phase_rad: phase at the first sample.
+        overtones: levels of the second, third ... harmonic relative to the first, as mains hum has them (the paper has
+            none); those above the Nyquist frequency are left out. `amplitude` still bounds the sum.
 
     Returns:
         The waveform with the tone, and the mask of changed samples, both (channels, time).
@@ -47,6 +52,14 @@ def apply(
     [[0.5, 0.0, -0.5, -0.0, 0.5, 0.0, -0.5, -0.0]]
     """
     time_s = np.arange(waveform.shape[1]) / sample_rate
-    tone = amplitude * np.sin(2.0 * np.pi * frequency_hz * time_s + phase_rad)
+    sizes = {
+        1: 1.0,
+        **{order: size for order, size in enumerate(overtones, 2) if order * frequency_hz < sample_rate / 2},
+    }
+    bound = amplitude / sum(sizes.values())
+    tone = sum(
+        bound * size * np.sin(order * (2.0 * np.pi * frequency_hz * time_s + phase_rad))
+        for order, size in sizes.items()
+    )
     defective = (waveform + tone).astype(np.float32)
     return defective, defective != waveform

@@ -1,4 +1,4 @@
-"""`make bench-training`: what simulating costs beside the training that waits for it.
+"""`make bench-training`: what simulating costs beside the training that waits for it, and what serving costs.
 
 Recordings: the cache of a training (`--cache`), else chords made up here. CPU seconds of one thread each.
 """
@@ -12,16 +12,17 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch.nn import functional
+from torch.utils.flop_counter import FlopCounterMode
 
 from models import checkpoint
 from models.defects import SIMULATORS
 from models.intervals import draw_intervals, plant
-from models.serving import has_bf16
-from models.training import SegmentSource, draw_batch
+from models.segments import SegmentSource, draw_batch
+from models.serving import Classifier, has_bf16
 from tests.signals import music_like
 
 RATE_HZ = 48_000
-BATCH = 64
+BATCH = 96
 
 
 def main() -> None:
@@ -43,14 +44,23 @@ def main() -> None:
                 lambda defect=defect, intervals=intervals, rng=rng: plant(waveform, RATE_HZ, defect, intervals, rng)
             )
             print(f"| {defect} | {waveform.shape[1] / RATE_HZ / cpu_s:.0f} |")
-        source = SegmentSource(recordings, RATE_HZ, 0.3)
+        source = SegmentSource(recordings, RATE_HZ)
         draw_s = _cpu_s(lambda: draw_batch(source, 4 * BATCH, 1.0, [0])) / 4
         segments, labels = draw_batch(source, BATCH, 1.0, [1])
-        print("\n| network | CPU ms a segment: draw | train on | draw as a share |\n|---|---|---|---|")
+        print(
+            "\n| network | parameters | GFLOP a segment | CPU ms a segment: draw | train on | score | scored per CPU s |"
+        )
+        print("|---|---|---|---|---|---|---|")
         for architecture in checkpoint.ARCHITECTURES:
-            step_s = _cpu_s(_step(architecture, segments, labels))
-            share = draw_s / (draw_s + step_s)
-            print(f"| {architecture} | {draw_s / BATCH * 1e3:.1f} | {step_s / BATCH * 1e3:.1f} | {share:.2f} |")
+            network = checkpoint.build(architecture)
+            draw_ms, step_ms, score_ms = (
+                seconds / BATCH * 1e3
+                for seconds in (draw_s, _cpu_s(_step(network, segments, labels)), _cpu_s(_score(network, segments)))
+            )
+            print(
+                f"| {architecture} | {checkpoint.parameter_count(network):,} | {_gflop(network, segments):.2f} | "
+                f"{draw_ms:.1f} | {step_ms:.1f} | {score_ms:.2f} | {1e3 / score_ms:.0f} |"
+            )
 
 
 def _cpu_s(work: Callable[[], object]) -> float:
@@ -60,9 +70,8 @@ def _cpu_s(work: Callable[[], object]) -> float:
     return time.process_time() - begun
 
 
-def _step(architecture: str, segments: torch.Tensor, labels: torch.Tensor) -> Callable[[], None]:
-    network = checkpoint.build(architecture)
-    network.to(memory_format=torch.channels_last)
+def _step(network: checkpoint.Network, segments: torch.Tensor, labels: torch.Tensor) -> Callable[[], None]:
+    network.train().to(memory_format=torch.channels_last)
     optimiser = torch.optim.Adam(network.parameters(), 1e-4)
 
     def step() -> None:
@@ -73,6 +82,18 @@ def _step(architecture: str, segments: torch.Tensor, labels: torch.Tensor) -> Ca
         optimiser.step()
 
     return step
+
+
+def _score(network: checkpoint.Network, segments: torch.Tensor) -> Callable[[], None]:
+    """Serving as a scan does it, front end included."""
+    classifier = Classifier(network, torch.device("cpu"))
+    return lambda: [classifier(part) for part in segments.split(64)] and None
+
+
+def _gflop(network: checkpoint.Network, segments: torch.Tensor) -> float:
+    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+        network.eval()(segments[:1])
+    return float(counter.get_total_flops()) / 1e9
 
 
 def _made_up(folder: Path) -> Path:

@@ -1,0 +1,132 @@
+"""Sounds that are meant and resemble defects, made up: training hears them as part of clean sound.
+
+Rain and wind resemble hiss, surface noise of a record its clicks, held notes hum, a driven amplifier clipping. Each
+function draws one such sound: `(samples, sample_rate, rng) -> float32 (samples,)` with an RMS of 1, none steady the way
+the defect is. Recordings of the real thing are better where there are any.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+from scipy import fft, signal
+
+
+def shaped_noise(
+    samples: int, sample_rate: int, rng: np.random.Generator, levels: list[tuple[float, float]]
+) -> np.ndarray:
+    """Gaussian noise (samples,) whose spectrum passes through (Hz, dB) points, linear over the logarithm of frequency."""
+    length = fft.next_fast_len(samples, real=True)
+    frequency_hz = np.maximum(fft.rfftfreq(length, 1 / sample_rate), 1.0)
+    points_hz, decibels = zip(*levels, strict=True)
+    gain = 10.0 ** (np.interp(np.log(frequency_hz), np.log(points_hz), decibels) / 20.0)
+    bins = rng.standard_normal((2, len(gain)), dtype=np.float32)
+    return _at_rms_1(fft.irfft((bins[0] + 1j * bins[1]) * gain.astype(np.float32), length)[:samples])
+
+
+def rain(samples: int, sample_rate: int, rng: np.random.Generator) -> np.ndarray:
+    """A shower: noise without lows and with uneven highs, and drops, each a short ring of its own pitch."""
+    top = min(20_000.0, 0.45 * sample_rate)
+    bend_hz = np.exp(rng.uniform(np.log(800), np.log(5_000)))
+    shower = shaped_noise(
+        samples, sample_rate, rng,
+        [(50, -50), (bend_hz / 4, -18), (bend_hz, 0), (0.5 * top, rng.uniform(-14, -3)), (top, rng.uniform(-40, -12))],
+    )  # fmt: skip
+    drops = np.zeros(samples + 512)
+    for at in rng.integers(0, samples, rng.poisson(rng.uniform(5, 150) * samples / sample_rate)):
+        time = np.arange(rng.integers(60, 500))
+        ring = np.sin(2 * np.pi * rng.uniform(600, 9_000) / sample_rate * time + rng.uniform(0, 6.3))
+        drops[at : at + len(time)] += (
+            rng.exponential() * ring * np.exp(-5.0 * time / len(time)) * np.minimum(time / 8, 1)
+        )
+    return _at_rms_1(_swell(samples, sample_rate, rng, 0.3) * shower + rng.uniform(0.3, 3.0) * drops[:samples])
+
+
+def wind(samples: int, sample_rate: int, rng: np.random.Generator) -> np.ndarray:
+    """Gusts: noise that falls with frequency, with a whistle that comes and goes."""
+    slope = rng.uniform(3, 9)  # dB an octave
+    noise = shaped_noise(samples, sample_rate, rng, [(30, 0), (30 * 2.0**9, -9 * slope)])
+    pitch_hz = rng.uniform(250, 2_500)
+    whistle = shaped_noise(
+        samples, sample_rate, rng,
+        [(20, -90), (0.8 * pitch_hz, -40), (pitch_hz, 0), (1.2 * pitch_hz, -40), (0.49 * sample_rate, -90)],
+    )  # fmt: skip
+    return _at_rms_1(
+        _swell(samples, sample_rate, rng, 1.0) * noise
+        + rng.uniform(0.0, 0.6) * _swell(samples, sample_rate, rng, 1.0) * whistle
+    )
+
+
+def record_surface(samples: int, sample_rate: int, rng: np.random.Generator) -> np.ndarray:
+    """Crackle of a record: many small ticks of all sizes, each ringing through the pick-up, over rumble and soft noise."""
+    crackle = np.zeros(samples + 256)
+    for at in rng.integers(0, samples, rng.poisson(rng.uniform(8, 80) * samples / sample_rate)):
+        time = np.arange(rng.integers(12, 200))
+        ring = np.cos(2 * np.pi * rng.uniform(1_000, 12_000) / sample_rate * time)
+        crackle[at : at + len(time)] += (
+            rng.choice([-1, 1]) * rng.lognormal(0, 0.8) * ring * np.exp(-5 * time / len(time))
+        )
+    soft = shaped_noise(samples, sample_rate, rng, [(20, 20), (100, 0), (1_000, -6), (0.49 * sample_rate, -25)])
+    return _at_rms_1(crackle[:samples] + rng.uniform(0.01, 0.1) * np.abs(crackle).max() * soft)
+
+
+def held_notes(samples: int, sample_rate: int, rng: np.random.Generator) -> np.ndarray:
+    """One to three held notes with overtones, as strings, organs and synthesisers play them.
+
+    Each wavers in pitch, beats with a second voice, swells or dies away: a note that does none of it is a hum.
+    """
+    time_s = np.arange(samples) / sample_rate
+    out = np.zeros(samples)
+    for _ in range(rng.integers(1, 4)):
+        pitch_hz = 440.0 * 2.0 ** ((rng.integers(-48, 8) + rng.normal(0, 0.1)) / 12)
+        partials = np.arange(1, rng.integers(2, 13))
+        partials = partials[partials * pitch_hz < 0.45 * sample_rate]
+        sizes = rng.lognormal(0, 0.6, len(partials)) / partials ** rng.uniform(0.3, 2.0)
+        manner = rng.integers(4)
+        phase, size = 2 * np.pi * pitch_hz * time_s, np.ones(samples)
+        if manner == 0:  # vibrato
+            rate_hz, cents = rng.uniform(3, 7), rng.uniform(4, 40)
+            depth = pitch_hz * (2 ** (cents / 1200) - 1) / rate_hz
+            phase = phase + depth * np.sin(2 * np.pi * rate_hz * time_s + rng.uniform(0, 6.3))
+        elif manner == 1:  # two voices, not quite in tune
+            beat = np.exp(2j * np.pi * rng.uniform(0.4, 6) * time_s + 1j * rng.uniform(0, 6.3))
+            voices = 1 + rng.uniform(0.3, 1.0) * beat
+            phase, size = phase + np.angle(voices), np.abs(voices)
+        elif manner == 2:  # tremolo or swell
+            size = _swell(samples, sample_rate, rng, 1.0)
+        else:  # struck, then dying away; struck again
+            period_s = rng.uniform(0.2, 2.0)
+            size = np.exp(-((time_s + rng.uniform(0, period_s)) % period_s) * rng.uniform(1.0, 5.0))
+        for partial, partial_size in zip(partials, sizes, strict=True):
+            out += partial_size * size * np.sin(partial * phase + rng.uniform(0, 6.3))
+    return _at_rms_1(out)
+
+
+def driven(waveform: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """A waveform (samples,) through an amplifier with a soft knee, as guitars are played, and a loudspeaker's band."""
+    peak = max(float(np.abs(waveform).max(initial=0.0)), 1e-6)
+    drive = rng.uniform(1.5, 8.0)
+    bias = rng.uniform(0.0, 0.3)  # valves bend one side more
+    heard = np.tanh(drive * waveform / peak + bias) - np.tanh(bias)
+    heard = signal.sosfilt(signal.butter(1, rng.uniform(0.1, 0.35), output="sos"), heard)
+    return (heard * (peak / max(float(np.abs(heard).max()), 1e-6))).astype(np.float32)
+
+
+SOUNDS: dict[str, Callable[[int, int, np.random.Generator], np.ndarray]] = {
+    "rain": rain,
+    "wind": wind,
+    "record_surface": record_surface,
+    "held_notes": held_notes,
+}
+
+
+def _swell(samples: int, sample_rate: int, rng: np.random.Generator, depth: float) -> np.ndarray:
+    """A smooth gain (samples,) that changes over some tenths of a second, by up to `depth` x 12 dB both ways."""
+    count = max(4, round(samples / sample_rate * rng.uniform(1.0, 6.0)) + 1)
+    decibels = rng.uniform(-12, 12, count) * depth
+    fine = np.interp(np.linspace(0, count - 1, 200), np.arange(count), decibels)
+    fine = np.convolve(np.pad(fine, 8, mode="edge"), np.hanning(17) / np.hanning(17).sum(), mode="valid")
+    return 10.0 ** (np.interp(np.linspace(0, 199, samples), np.arange(200), fine) / 20.0)
+
+
+def _at_rms_1(waveform: np.ndarray) -> np.ndarray:
+    return (waveform / max(float(np.sqrt(np.mean(np.square(waveform)))), 1e-9)).astype(np.float32)

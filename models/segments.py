@@ -1,0 +1,270 @@
+"""Draws labelled segments for training: clean recordings with defects simulated on the fly (paper section 4)."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from scipy import fft, ndimage, signal
+
+from models.cnn6 import LABELS
+from models.codecs import recode
+from models.defects import LABEL_OF, SIMULATORS
+from models.defects.amplitude import MIN_AMPLITUDE
+from models.intended import SOUNDS, driven
+from models.intervals import MEAN_EXTRA_S, MIN_INTERVAL_S
+
+TRIES = 20
+MIXED_SHARE = 0.2  # of the segments: two recordings at once
+DRIVEN_SHARE = 0.15  # of those: the second through a guitar's amplifier
+INTENDED_SHARE = 0.12  # with a sound that resembles a defect and is meant (`models.intended`)
+QUIET_SHARE = 0.15  # of hum and hiss: amplitude on a logarithmic scale
+OVERTONE_SHARE = 0.15  # of hum: with the overtones of mains hum
+LEVELLED_SHARE = 0.5  # at another level than the recording's own
+CODED_SHARE = 0.15  # through a real codec, at several times the cost of all the rest
+LOW_RATE_SHARE, LOW_RATE_FACTORS = 0.3, (2, 3, 6)  # of them: at a half, a third, a sixth of the sample rate
+LENGTH_POWER = 0.7  # how often a recording is drawn, by its length
+SILENT_SHARE = 0.02  # nothing but the last bit's noise
+MARGIN_S = 0.1
+LONGEST_INTERVAL_S = 12.0  # of which the peak is taken; longer ones would cost time and change it little
+BIT_RATES = {  # of one channel
+    "mp3": (48_000, 64_000, 80_000, 96_000, 128_000, 160_000),
+    "aac": (40_000, 48_000, 64_000, 96_000, 128_000),
+    "opus": (24_000, 32_000, 48_000, 64_000, 96_000),
+}
+
+
+@dataclass
+class SegmentSource:
+    """Draws groups of labelled segments from clean recordings: a clean one, and the same with defects.
+
+    What a group shares (recording, place, level, codec) cannot tell its members apart, so a network learns the defect
+    and not the kind of recording that has it, in fewer steps than from segments that have nothing in common.
+
+    Args:
+        recordings: .npy files of int16 (channels, time), memory-mapped.
+        sample_rate_hz: their rate.
+        defects: how many of the defect labels each group has, one segment each.
+        is_varied: other levels, mixtures, sounds that are meant, band limits and codecs, as training needs them. If
+            not, segments are those of a labelled catalogue (`jobs/simulate.py`): every other group at the recording's
+            own sound, the rest through a codec.
+    """
+
+    recordings: list[Path]
+    sample_rate_hz: int
+    defects: int = 2
+    is_varied: bool = True
+    _open: dict[Path, np.ndarray] = field(default_factory=dict)
+    _weights: np.ndarray | None = None
+
+    @property
+    def group(self) -> int:
+        """Segments of a group."""
+        return 1 + self.defects
+
+    def draw(self, segment_s: float, rng: np.random.Generator) -> list[tuple[np.ndarray, int]]:
+        """A group of float32 (samples,) segments and the indices of their labels in `LABELS`; the first is clean."""
+        length = round(segment_s * self.sample_rate_hz)
+        while True:
+            labels = [LABELS[0], *map(str, rng.choice(LABELS[1:], self.defects, replace=False))]
+            for _ in range(TRIES):
+                segments = self._try(labels, length, rng)
+                if segments is not None:
+                    return list(zip(segments, map(LABELS.index, labels), strict=True))
+
+    def _channel(self, rng: np.random.Generator) -> np.ndarray:
+        """One channel of one recording, int16 (samples,)."""
+        if self._weights is None:
+            # Between "every file alike" and "every second alike": thousands of short prompts must not drown the music.
+            lengths = np.array([np.load(path, mmap_mode="r").shape[1] for path in self.recordings], dtype=float)
+            self._weights = lengths**LENGTH_POWER / (lengths**LENGTH_POWER).sum()
+        path = self.recordings[int(rng.choice(len(self.recordings), p=self._weights))]
+        if path not in self._open:
+            self._open[path] = np.load(path, mmap_mode="r")
+        recording = self._open[path]
+        return np.asarray(recording[int(rng.integers(recording.shape[0]))])
+
+    def _try(self, labels: list[str], length: int, rng: np.random.Generator) -> list[np.ndarray] | None:
+        """Segments (samples,) somewhere at a defective interval, as Algorithm 1 lays them, or None if one came to naught."""
+        rate = self.sample_rate_hz
+        margin = round(MARGIN_S * rate)  # on both sides: what codecs and filters make of an edge stays outside
+        channel = self._channel(rng)
+        total = max(len(channel), length)
+        interval = min(MIN_INTERVAL_S + rng.exponential(MEAN_EXTRA_S), LONGEST_INTERVAL_S)
+        interval = min(round(interval * rate), total)
+        begin = int(rng.integers(0, total - interval + 1))
+        start = int(rng.integers(max(0, begin - length + 1), min(total - length, begin + interval - 1) + 1))
+        low, high = min(begin, start - margin), max(begin + interval, start + length + margin)
+        context = _piece(channel, low, high)  # (samples,)
+        own = slice(start - margin - low, start + length + margin - low)
+        if self.is_varied:
+            context = self._vary(context, own, rng)
+        around = context[begin - low : begin + interval - low]
+        inside = slice(max(begin - start + margin, 0), begin + interval - start + margin)
+        sections = [context[own]]
+        for label in labels[1:]:
+            simulated = self._simulate(label, sections[0], around, inside, margin, length, rng)
+            if simulated is None:
+                return None
+            sections.append(simulated)
+        code = _coded if self.is_varied else _coded_as_catalogue
+        seed = int(rng.integers(1 << 62))  # the same dice for each: the defect must be all that sets them apart
+        coded = (code(section, rate, np.random.default_rng(seed)) for section in sections)
+        return [np.ascontiguousarray(section[margin : margin + length]) for section in coded]
+
+    def _vary(self, context: np.ndarray, own: slice, rng: np.random.Generator) -> np.ndarray:
+        """Another production's sound around the same recording (samples,): all of it belongs to the clean class."""
+        rate = self.sample_rate_hz
+        if rng.random() < SILENT_SHARE:
+            return rng.integers(-1, 2, len(context)).astype(np.float32) * np.float32(rng.integers(0, 3) / 32768)
+        if rng.random() < MIXED_SHARE:  # a voice over music, as films have it
+            other = self._channel(rng)
+            at = int(rng.integers(0, max(1, len(other) - len(context))))
+            second = _piece(other, at, at + len(context))
+            if rng.random() < DRIVEN_SHARE:
+                second = driven(second, rng)
+            context += second * np.float32(10.0 ** (rng.uniform(-20.0, 0.0) / 20.0))
+            context *= np.float32(min(1.0, 0.98 / max(float(np.abs(context).max()), 1e-9)))
+        if rng.random() < INTENDED_SHARE:  # made for the segment only: what lies around it gives no more than a peak
+            sound = SOUNDS[str(rng.choice(list(SOUNDS)))](own.stop - own.start, rate, rng)
+            context *= np.float32(rng.uniform(0.2, 1.0))
+            size = min(10.0 ** (rng.uniform(-50.0, -14.0) / 20.0), 0.9 / float(np.abs(sound).max()))
+            context[own] += np.float32(size) * sound
+            context *= np.float32(min(1.0, 0.98 / max(float(np.abs(context).max()), 1e-9)))
+        if rng.random() < LEVELLED_SHARE:
+            peak = float(np.abs(context).max(initial=0.0))
+            gain = 10.0 ** (rng.uniform(-24.0, 6.0) / 20.0)
+            context *= np.float32(min(gain, 0.95 / peak if peak > 0 else 1.0))
+        context[own] = _limited_source(context[own], rate, rng)
+        return context
+
+    def _simulate(
+        self,
+        label: str,
+        section: np.ndarray,
+        around: np.ndarray,
+        inside: slice,
+        margin: int,
+        length: int,
+        rng: np.random.Generator,
+    ) -> np.ndarray | None:
+        """Apply a defect to the part of `section` that lies `inside` the interval, drawn for all of it (`around`)."""
+        defect = str(rng.choice([name for name, its_label in LABEL_OF.items() if its_label == label]))
+        simulator = SIMULATORS[defect]
+        if label == "click":  # drawn on the segment itself, so that it holds one
+            inside = slice(margin, len(section))
+            around = section[margin : margin + length]
+        drawn = simulator.draw(around[None], self.sample_rate_hz, rng)  # the simulators take channels
+        if drawn is None:
+            return None
+        if "amplitude" in drawn and rng.random() < QUIET_SHARE and self.is_varied:
+            # The paper's uniform draw is almost always loud; some on a logarithmic scale teach the quiet ones.
+            drawn["amplitude"] = float(np.exp(rng.uniform(np.log(MIN_AMPLITUDE), np.log(drawn["amplitude"]))))
+        if defect == "hum" and rng.random() < OVERTONE_SHARE and self.is_varied:
+            drawn["overtones"] = (rng.lognormal(-1, 1, rng.integers(1, 9)) / 2).clip(0, 1).tolist()
+        defective, mask = simulator.apply(section[None, inside], self.sample_rate_hz, rng, **drawn)
+        changed = np.flatnonzero(mask[0]) + inside.start
+        if not ((changed >= margin) & (changed < margin + length)).any():
+            return None
+        return np.concatenate([section[: inside.start], defective[0], section[inside.stop :]])
+
+
+def _piece(channel: np.ndarray, low: int, high: int) -> np.ndarray:
+    """Samples [low, high) of an int16 channel as float32 (high - low,), silence where it has none."""
+    piece = np.zeros(high - low, dtype=np.float32)
+    begin, end = max(low, 0), min(high, len(channel))
+    if begin < end:
+        np.divide(channel[begin:end], 32768, out=piece[begin - low : end - low], dtype=np.float32)
+    return piece
+
+
+def _coded(waveform: np.ndarray, sample_rate: int, rng: np.random.Generator) -> np.ndarray:
+    """What a lossy codec leaves, which comes after the defect: half of all segments (samples,), clean or not.
+
+    A real codec for some; for others, being cheaper, a band limit, with or without quantisation noise in the
+    neighbourhood of what masks it. Without them a network learns hiss as noise up to 24 kHz, and hears none in an MP3.
+    """
+    chance = rng.random()
+    if chance < CODED_SHARE:
+        return _recode(waveform, sample_rate, rng)
+    if chance < 0.65:
+        return waveform
+    cutoff_hz = float(np.exp(rng.uniform(np.log(3_400), np.log(20_500))))  # from a telephone's to a disc's
+    if rng.random() < 0.5:
+        return np.clip(_limit(waveform, sample_rate, 0.0, cutoff_hz), -1.0, 1.0)  # as a decoder's output is
+    _, _, spectrum = signal.stft(waveform, sample_rate, "cosine", 2048, boundary="even")
+    spectrum = spectrum.astype(np.complex64)  # (frequency, time)
+    size = np.abs(spectrum)
+    masked = np.maximum(size, ndimage.uniform_filter1d(size, 9, axis=0)) * np.float32(rng.uniform(0.02, 0.25))
+    noise = rng.random((2, *size.shape), dtype=np.float32) - 0.5
+    spectrum += masked * (noise[0] + 1j * noise[1])
+    spectrum[np.abs(spectrum) < 0.5 * masked] = 0.0
+    spectrum[round(cutoff_hz / sample_rate * 2048) :] = 0.0
+    _, decoded = signal.istft(spectrum, sample_rate, "cosine", 2048, boundary=True)
+    return np.clip(decoded[: len(waveform)], -1.0, 1.0).astype(np.float32)
+
+
+def _recode(waveform: np.ndarray, sample_rate: int, rng: np.random.Generator) -> np.ndarray:
+    """Through a real codec (samples,), for some at a lower sample rate, as prompts and old recordings are stored."""
+    codec = str(rng.choice(list(BIT_RATES)))
+    bit_rate = int(rng.choice(BIT_RATES[codec]))
+    if codec != "opus" and rng.random() < LOW_RATE_SHARE:  # Opus decodes to 48 kHz whatever went in
+        factor = int(rng.choice(LOW_RATE_FACTORS))
+        low = signal.resample_poly(waveform, 1, factor).astype(np.float32)
+        coded = recode(low, sample_rate // factor, codec, min(bit_rate, 64_000))
+        waveform = signal.resample_poly(coded, factor, 1)[: len(waveform)].astype(np.float32)
+    else:
+        waveform = recode(waveform, sample_rate, codec, bit_rate)
+    return np.clip(waveform, -1.0, 1.0)
+
+
+def _limit(waveform: np.ndarray, sample_rate: int, low_hz: float, high_hz: float) -> np.ndarray:
+    """Band-pass (..., samples) with slopes 300 Hz wide."""
+    length = fft.next_fast_len(waveform.shape[-1], real=True)
+    frequency_hz = fft.rfftfreq(length, 1 / sample_rate)
+    gain = np.clip((high_hz + 300 - frequency_hz) / 300, 0.0, 1.0)
+    if low_hz > 0.0:
+        gain *= np.clip((frequency_hz - low_hz) / 300 + 1.0, 0.0, 1.0)
+    limited = fft.irfft(fft.rfft(waveform, length) * gain.astype(np.float32), length)
+    return np.asarray(limited[..., : waveform.shape[-1]], dtype=np.float32)
+
+
+def _limited_source(waveform: np.ndarray, sample_rate: int, rng: np.random.Generator) -> np.ndarray:
+    """Bandwidth and codec of another production's source (samples,)."""
+    chance = rng.random()
+    if chance < 0.15:
+        waveform = _limit(waveform, sample_rate, 0.0, rng.uniform(3_500, 18_000))
+    elif chance < 0.2:
+        waveform = _limit(waveform, sample_rate, rng.uniform(200, 500), rng.uniform(3_000, 4_000))  # a telephone
+    elif chance < 0.2 + CODED_SHARE / 3:
+        waveform = _recode(waveform, sample_rate, rng)
+    if chance < 0.2:
+        waveform = waveform / max(1.0, float(np.abs(waveform).max(initial=0.0)) / 0.98)  # a limit may overshoot
+    return waveform
+
+
+def _coded_as_catalogue(waveform: np.ndarray, sample_rate: int, rng: np.random.Generator) -> np.ndarray:
+    """As it is, in 16 bits, or through a codec at a usual bit rate (samples,)."""
+    if rng.random() < 0.5:
+        return (np.round(waveform * 32768).clip(-32768, 32767) / 32768).astype(np.float32)
+    codec = str(rng.choice(list(BIT_RATES)))
+    return np.clip(recode(waveform, sample_rate, codec, 64_000), -1.0, 1.0)
+
+
+def draw_batch(
+    source: SegmentSource, count: int, segment_s: float, seed: list[int], share: tuple[int, int] = (0, 1)
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Segments (b, n) float32 and their labels (b,) int64: a process' share of `count`.
+
+    Each group has its own seed, so that the batch is the same however many processes share it.
+
+    Args:
+        source: where to draw.
+        count: segments of all processes, a multiple of the group's size.
+        segment_s: their length.
+        seed: of the batch.
+        share: number of the process and how many there are.
+    """
+    groups = range(share[0], count // source.group, share[1])
+    drawn = [pair for number in groups for pair in source.draw(segment_s, np.random.default_rng([*seed, number]))]
+    return torch.from_numpy(np.stack([segment for segment, _ in drawn])), torch.tensor([label for _, label in drawn])
