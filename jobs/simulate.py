@@ -41,11 +41,21 @@ def arguments(argv: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--mean-interval-s", type=float, default=10.0, help="mean length of clean and defective stretches beyond 0.5 s"
     )
+    parser.add_argument(
+        "--loudness-lufs",
+        type=float,
+        metavar="L",
+        help="bring each title to this integrated loudness first, as programmes are delivered (EBU R 128: -23), as far "
+        "as its peak stays below -1 dBFS; by default titles keep their level. Hum and hiss are drawn from the headroom, so "
+        "that material mastered to full scale gets faint ones",
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--limit", type=int, metavar="N", help="take the first N titles only")
     options = parser.parse_args(argv)
     if options.seconds <= 0 or options.mean_interval_s <= 0:
         parser.error("--seconds and --mean-interval-s: expected more than 0")
+    if options.loudness_lufs is not None and not -60 <= options.loudness_lufs <= 0:
+        parser.error("--loudness-lufs: expected a level between -60 and 0")
     options.format = options.format or ["flac"]
     options.version = options.version or versions
     return options
@@ -80,6 +90,7 @@ def orders(titles: list[Any], out: Path, options: argparse.Namespace) -> list[di
                     "seed": options.seed,
                     "seconds": options.seconds,
                     "mean_interval_s": options.mean_interval_s,
+                    "loudness_lufs": options.loudness_lufs,
                 }
             )
     if len({row["title_id"] for row in rows}) < len(rows):

@@ -19,7 +19,7 @@ import yaml
 
 from jobs import registry
 from jobs.launch import PROJECT, AuscultError, home, log, run, session
-from jobs.register import WEIGHTS_ARTIFACT
+from jobs.register import WEIGHTS_ARTIFACT, contract_of
 from models import checkpoint
 from models.cnn6 import LABELS
 from models.distributed import rank
@@ -120,8 +120,8 @@ def main(argv: list[str]) -> int:
         settings.check_shares(options.workers)
     except ValueError as error:
         raise AuscultError(f"settings {options.settings}: {error}") from error
-    if options.start_from is not None and not options.start_from.exists():
-        raise AuscultError(f"weights {options.start_from}: there is no such file")
+    if options.start_from is not None:
+        contract_of(options.start_from)  # raises where they are no weights, before hours of decoding
     recordings = decode_to_cache(options.clean, options.cache, settings)
     if len(recordings) < 2:
         raise AuscultError(

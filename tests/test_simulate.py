@@ -12,6 +12,7 @@ from jobs import simulate
 from jobs.launch import AuscultError
 from models.defects import SIMULATORS
 from udfs.decoding import decode
+from udfs.loudness import SILENCE_LUFS, measure
 
 
 @pytest.fixture
@@ -83,6 +84,30 @@ def test_the_same_seed_gives_the_same_bytes(spark, clean, tmp_path):
     uriless = [[{**row, "clean_uri": ""} for row in sorted(tables["labels"], key=key)] for tables in (one, two)]
     assert uriless[0] == uriless[1]
     assert sorted(other["labels"], key=key) != sorted(one["labels"], key=key)
+
+
+def test_titles_are_brought_to_a_loudness(spark, clean, tmp_path):
+    made(clean, tmp_path / "out", "--loudness-lufs", "-23", "--version", "clean", "--version", "distortion")
+    for name in ("music/a b", "c"):
+        levelled = samples(tmp_path / "out" / "audio" / "clean" / f"{name}.flac")
+        layout = "stereo" if len(levelled) == 2 else "mono"
+        assert measure([levelled], 48_000, layout)[0] == pytest.approx(-23.0, abs=0.15)
+    with pytest.raises(SystemExit):
+        simulate.main(["--catalogue", str(clean), "--out", str(tmp_path / "no"), "--loudness-lufs", "3"])
+
+
+@pytest.mark.parametrize(
+    ("layout", "channels", "expected"), [("mono", 1, -23.0), ("stereo", 2, -20.0), ("5.1", 6, -15.35)]
+)
+def test_loudness_is_that_of_bs_1770(layout, channels, expected):
+    # A sine of -20 dBFS at 997 Hz on one channel has -23 LUFS; the surrounds weigh 1.41, the LFE nothing (BS.1770-5).
+    sine = 0.1 * np.sin(2 * np.pi * 997 * np.arange(5 * 48_000) / 48_000).astype(np.float32)
+    waveform = np.repeat(sine[None], channels, axis=0)
+    blocks = [waveform[:, :777], waveform[:, 777:100_000], waveform[:, 100_000:]]
+    loudness, peak = measure(blocks, 48_000, layout)
+    assert loudness == pytest.approx(expected, abs=0.1)
+    assert peak == pytest.approx(0.1, rel=1e-3)
+    assert measure([np.zeros((channels, 48_000), np.float32)], 48_000, layout) == (SILENCE_LUFS, 0.0)
 
 
 def test_what_cannot_be_made_is_told(spark, clean, tmp_path):

@@ -20,7 +20,7 @@ from jobs.storage import Storage
 from jobs.temporal_filter import detect as filtered
 from jobs.tuning import Objective
 from udfs.predict import ShippedModel
-from udfs.rolling import rises, rises_udf
+from udfs.rolling import merged, rises, rises_udf
 from udfs.schemas import RISES, SEGMENTS, TRACKS
 
 
@@ -59,6 +59,16 @@ def test_counts_what_the_filter_finds_at_every_x(spark):
                 counted[row.title_id, name] = count
     assert counted == expected
     assert len(counted) > 500
+
+
+def test_channels_merge_into_one_moment_each():
+    rng = np.random.default_rng(3)
+    for count in (0, 1, 2, 50, 500):
+        start = rng.integers(0, 40, count) * 250
+        end, score = start + rng.integers(1, 5, count) * 250, rng.random(count)
+        expected = pd.DataFrame({"start": start, "end": end, "score": score}).groupby("start").max().reset_index()
+        for found, name in zip(merged(start, end, score), expected, strict=True):
+            np.testing.assert_array_equal(found, expected[name])
 
 
 def test_rises_of_nothing():

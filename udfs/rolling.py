@@ -83,6 +83,31 @@ def _rises(
     return distinct >> 31, distinct & LONGEST_WINDOW_MS, np.diff(np.append(begins, found))
 
 
+@numba.njit(cache=False)  # type: ignore[untyped-decorator]
+def merged(start_ms: np.ndarray, end_ms: np.ndarray, score: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """One moment per begin, in order of time, with the latest end and the largest score of those that begin there.
+
+    Args:
+        start_ms: int64 (moments of all channels,), in any order.
+        end_ms: int64, the same.
+        score: float64, the same; no NaN.
+
+    Returns:
+        The same three for the merged moments.
+    """
+    order = np.argsort(start_ms, kind="mergesort")
+    count = 0
+    starts, ends, scores = start_ms[order], end_ms[order], score[order]
+    for place in range(len(order)):
+        if count and starts[place] == starts[count - 1]:
+            ends[count - 1] = max(ends[count - 1], ends[place])
+            scores[count - 1] = max(scores[count - 1], scores[place])
+        else:
+            starts[count], ends[count], scores[count] = starts[place], ends[place], scores[place]
+            count += 1
+    return starts[:count], ends[:count], scores[:count]
+
+
 def rises_udf(
     thresholds: Sequence[float], windows_ms: Sequence[int]
 ) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
@@ -106,9 +131,10 @@ def rises_udf(
             }
             for row in range(batch.num_rows):
                 part = slice(offsets[row], offsets[row + 1])
+                begins, ends, scores = merged(start_ms[part], end_ms[part], score[part])
                 for threshold in thresholds:
                     for window_ms in windows_ms:
-                        above, up_to, count = _rises(start_ms[part], end_ms[part], score[part], threshold, window_ms)
+                        above, up_to, count = _rises(begins, ends, scores, threshold, window_ms)
                         if not len(above):
                             continue
                         columns["row"].append(row)

@@ -334,5 +334,6 @@ SIMULATION_ORDERS = StructType(
         _column("seed", LongType(), "Seed of the whole simulation"),
         _column("seconds", DoubleType(), "Longest piece of the title to take, seconds"),
         _column("mean_interval_s", DoubleType(), "Mean length of intervals beyond the least, seconds"),
+        _column("loudness_lufs", DoubleType(), "Loudness to bring the clean title to, LUFS; NULL leaves its level"),
     ]
 )

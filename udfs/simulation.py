@@ -15,6 +15,7 @@ from models.intervals import PlantedInterval, draw_intervals, plant_stream
 from udfs.decoder import Decoder
 from udfs.decoding import DecodeReport
 from udfs.encode import write_stream
+from udfs.loudness import gain_to, measure
 from udfs.media import MediaError
 from udfs.schemas import SIMULATED, SIMULATION
 
@@ -51,6 +52,7 @@ def _simulated(decoder: Decoder, order: dict[str, Any]) -> dict[str, Any]:
             rng_of(order["seed"], order["clean_title_id"], order["version"]),
             order["seconds"],
             order["mean_interval_s"],
+            order["loudness_lufs"],
         )
     except MediaError as error:
         return {**row, "error": f"{error.code}: {error.message}"}
@@ -88,6 +90,7 @@ def simulate(
     rng: np.random.Generator,
     seconds: float,
     mean_interval_s: float,
+    loudness_lufs: float | None = None,
 ) -> tuple[int, int, list[PlantedInterval]]:
     """Write a title's first audio track at 48 kHz with one kind of defect in Algorithm 1's intervals.
 
@@ -99,6 +102,8 @@ def simulate(
         rng: draws intervals and parameters.
         seconds: longest piece to take.
         mean_interval_s: mean length of intervals beyond the least.
+        loudness_lufs: integrated loudness to bring the clean title to before a defect is planted, as far as its peak
+            allows (`udfs.loudness.gain_to`); None leaves its level as it is.
 
     Returns:
         Samples and channels written, and the planted intervals.
@@ -110,12 +115,11 @@ def simulate(
     info = decoder.probe(path)[0]
     if info.channels not in LAYOUTS or info.channels > MOST_CHANNELS.get(target.suffix, 8):
         raise ValueError(f"{info.channels} channels do not fit into {target.suffix}")
-    report = DecodeReport()
 
     def blocks() -> Iterator[np.ndarray]:
         left = seconds * RATE_HZ  # may be infinite
         decoded = decoder.decode(
-            path, info.track, 0.0, seconds, [RATE_HZ], can_seek=False, is_timed=info.is_timed, report=report
+            path, info.track, 0.0, seconds, [RATE_HZ], can_seek=False, is_timed=info.is_timed, report=DecodeReport()
         )
         for _, block in decoded:
             if left <= 0 or block.samples.shape[0] != info.channels:
@@ -123,15 +127,19 @@ def simulate(
             yield block.samples[:, : round(min(left, block.samples.shape[1]))]
             left -= block.samples.shape[1]
 
+    gain = 1.0
+    if loudness_lufs is not None:
+        gain = gain_to(loudness_lufs, *measure(blocks(), RATE_HZ, LAYOUTS[info.channels]))
+    source = (block if gain == 1.0 else block * np.float32(gain) for block in blocks())
     planted: list[PlantedInterval] = []
     if version == CLEAN:
-        pieces = blocks()
+        pieces: Iterator[np.ndarray] = source
     else:
         intervals = (
             (start_s, end_s)
             for start_s, end_s, is_defective in draw_intervals(float("inf"), rng, mean_interval_s)
             if is_defective
         )
-        pieces = plant_stream(blocks(), RATE_HZ, version, intervals, rng, planted)
+        pieces = plant_stream(source, RATE_HZ, version, intervals, rng, planted)
     samples = write_stream(target, pieces, RATE_HZ, LAYOUTS[info.channels])
     return samples, info.channels, planted

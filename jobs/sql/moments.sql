@@ -3,7 +3,8 @@
 -- Reads:  {segments}  the table segments, or a part of it
 --         {defects}   one row per model x model_version x defect: floor (lowest score of interest), ignored_channels
 -- Grain:  one row per title x track x model x version x defect with scores from the floor on
--- Times:  milliseconds; moments are in order of time, one per segment, with the largest score over its channels
+-- Times:  milliseconds; moments are in no order, one per channel and segment: udfs/rolling.py sorts and merges them, one
+--         title at a time, where grouping them here would shuffle as many groups as there are segments
 
 WITH hits AS (  -- one row per channel and segment
     SELECT
@@ -23,19 +24,10 @@ WITH hits AS (  -- one row per channel and segment
     WHERE try_element_at(segments.scores, defects.defect) >= defects.floor
         AND NOT isnan(try_element_at(segments.scores, defects.defect))  -- NaN is larger than any threshold in Spark
         AND NOT array_contains(defects.ignored_channels, segments.channel_name)
-),
-
-merged AS (  -- one row per segment
-    SELECT
-        title_id, content_hash, track, model, model_version, defect, start_ms,
-        MAX(end_ms) AS end_ms,
-        MAX(score) AS score
-    FROM hits
-    GROUP BY title_id, content_hash, track, model, model_version, defect, start_ms
 )
 
 SELECT
     title_id, content_hash, track, model, model_version, defect,
-    ARRAY_SORT(COLLECT_LIST(STRUCT(start_ms, end_ms, score))) AS moments
-FROM merged
+    COLLECT_LIST(STRUCT(start_ms, end_ms, score)) AS moments
+FROM hits
 GROUP BY title_id, content_hash, track, model, model_version, defect
