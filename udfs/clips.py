@@ -245,14 +245,19 @@ def clip(
     decoder = Decoder()
     try:
         encoded = encode_path(path)
-        info = _track_of(decoder.probe(encoded), track)
+        info = track_of(decoder.probe(encoded), track)
         [(_, sound)] = sounds(decoder, encoded, info, [Stretch(start_s, end_s, channels)])
     finally:
         decoder.close()
     return opus(_audible(sound.part(start_s, end_s)).samples, bit_rate)
 
 
-def _track_of(tracks: list[TrackInfo], track: int) -> TrackInfo:
+def track_of(tracks: list[TrackInfo], track: int) -> TrackInfo:
+    """A decodable audio track of a file, by number.
+
+    Raises:
+        MediaError: the file does not have it any more, or it cannot be decoded.
+    """
     if track >= len(tracks):
         raise MediaError("changed", f"expected audio track {track}, the file has {len(tracks)} now; scan it again")
     info = tracks[track]
@@ -409,7 +414,7 @@ def _answers_of_track(
 ) -> Iterator[dict[str, Any]]:
     waiting = dict(enumerate(orders))
     try:
-        info = _track_of(tracks, track)
+        info = track_of(tracks, track)
         for index, order in list(waiting.items()):
             if order["content_hash"] != info.content_hash:
                 del waiting[index]

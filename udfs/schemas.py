@@ -149,6 +149,17 @@ REVIEWS = StructType(
     ]
 )
 
+FINGERPRINTS = StructType(
+    [
+        _CONTENT_HASH,
+        _START_S,
+        _END_S,
+        _column("from_s", DoubleType(), "Begin of what the fingerprint describes, seconds from the title's zero"),
+        _column("item_s", DoubleType(), "Seconds from item to item"),
+        _column("items", ArrayType(IntegerType()), "Chromaprint's items, 32 bits each"),
+    ]
+)
+
 _THRESHOLD = _column("threshold", DoubleType(), "Score from which a segment counts, 0..1")
 _MIN_DETECTED_S = _column("min_detected_s", DoubleType(), "Seconds of hits needed within the window (X)")
 _WINDOW_S = _column("window_s", DoubleType(), "Length of the rolling window, seconds (Y)")
