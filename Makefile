@@ -7,10 +7,10 @@ CATALOGUE ?= var/demo
 DEMO := $(if $(filter var/demo,$(CATALOGUE)),1)
 export AUSCULT_HOME ?= $(CURDIR)/var
 .DEFAULT_GOAL := help
-.PHONY: help setup scan demo-table register test test-slow check bench bench-training bench-tuning bench-filter evaluate lock dist
+.PHONY: help setup scan demo-table register test test-slow check bench bench-training bench-tuning bench-filter evaluate evaluate-r128 lock dist
 
 help: ## print this help
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
 
 setup: $(READY) ## virtual environment, pinned dependencies, Delta's jars
 
@@ -66,6 +66,13 @@ evaluate: setup ## the shipped models on a labelled test catalogue from recordin
 	@$(MAKE) -s register
 	$(BIN)/spark-submit jobs/evaluate.py --catalogue var/evaluation \
 	  --model models:/audio-artifacts@champion --model models:/audio-artifacts-cnn6@champion
+
+evaluate-r128: setup ## the default model on the same recordings at programme loudness (EBU R 128)
+	$(BIN)/python jobs/demo.py clean var/evaluation-r128/clean.csv
+	test -d var/evaluation-r128/titles || $(BIN)/spark-submit jobs/simulate.py --catalogue var/evaluation-r128/clean.csv \
+	  --out var/evaluation-r128 --format flac --format mp3 --format m4a --format opus --seconds 60 --seed 1 --loudness-lufs -23
+	@$(MAKE) -s register
+	$(BIN)/spark-submit jobs/evaluate.py --catalogue var/evaluation-r128 --model models:/audio-artifacts@champion
 
 lock: ## resolve pyproject.toml's pins into requirements.lock
 	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes --no-header \

@@ -29,6 +29,7 @@ from udfs.media import MediaError, probe
 
 SEED = 20261121
 RATE_HZ = 48_000
+EFFECT_S = (1.0, 30.0)  # of a sound effect that is listed: a segment at the least, and no piece of music
 PROMPTS = 40  # of each language, in the list of clean recordings
 PLANTED = "planted.csv"
 ABOUT = "README.txt"
@@ -153,6 +154,7 @@ class _Recordings(_Sources):
         # The music package also holds a hundred sound effects; the prompts hold beeps and single words.
         self.files = {
             "music": [path for path in music if path.stat().st_size > 1_000_000 and _opens(path)],
+            "effects": [path for path in music if path.stat().st_size <= 1_000_000 and _lasts(path, EFFECT_S)],
             "speech-en": [path for path in english if path.stat().st_size > 24_000],
             "speech-fr": [path for path in french if path.stat().st_size > 24_000],
             "hold": hold,
@@ -199,6 +201,14 @@ def _opens(path: Path) -> bool:
     """Whether FFmpeg opens the file (three of the package's Ogg files it does not)."""
     try:
         return bool(probe(str(path)))
+    except MediaError:
+        return False
+
+
+def _lasts(path: Path, seconds: tuple[float, float]) -> bool:
+    """Whether FFmpeg opens the file and it is as long as that."""
+    try:
+        return seconds[0] <= (probe(str(path))[0].duration_s or 0.0) <= seconds[1]
     except MediaError:
         return False
 
@@ -319,6 +329,7 @@ def list_clean(path: Path) -> int:
     except RecordingsUnavailable as error:
         raise AuscultError(f"the recordings are not to be had: {error}") from error
     chosen = [("music", file) for kind in ("music", "hold") for file in files[kind]]
+    chosen += [("effects", file) for file in files["effects"]]
     for kind in ("speech-en", "speech-fr"):
         # The longest prompts, which hold sentences; the rest are single words.
         longest = sorted(files[kind], key=lambda file: (-file.stat().st_size, file.name))[:PROMPTS]
