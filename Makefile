@@ -10,7 +10,7 @@ export AUSCULT_HOME ?= $(CURDIR)/var
 .PHONY: help setup scan demo-table register test test-slow check bench bench-training bench-tuning bench-filter evaluate evaluate-r128 lock dist
 
 help: ## print this help
-	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
 
 setup: $(READY) ## virtual environment, pinned dependencies, Delta's jars
 
