@@ -50,7 +50,7 @@ def generate(rows: int) -> None:
         )
         .selectExpr(
             "CONCAT('series/', title DIV 10, '/episode ', title, '.mkv') AS title_id",
-            "SHA2(CAST(title AS STRING), 256) AS content_hash", "0 AS track", "side AS channel",
+            "LPAD(HEX(xxhash64(title)), 64, '0') AS content_hash", "0 AS track", "side AS channel",
             "IF(side = 0, 'FL', 'FR') AS channel_name", "'audio-artifacts' AS model", "'1' AS model_version",
             "CAST(second AS DOUBLE) AS start_s", "second + 1D AS end_s", f"map({scores}) AS scores", "'bench' AS scan_id",
         )
