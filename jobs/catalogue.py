@@ -1,4 +1,4 @@
-"""Reads a catalogue: a folder of media files, or a table that lists them."""
+"""Reads a catalogue: a folder of media files, or a table that lists them, here or on object storage."""
 
 import csv
 import json
@@ -6,7 +6,8 @@ import os
 import stat
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote_to_bytes, urlsplit
@@ -14,7 +15,17 @@ from urllib.parse import unquote_to_bytes, urlsplit
 from pyspark.sql import SparkSession
 
 from jobs.launch import AuscultError
+from udfs import remote
 from udfs.decoder import encode_path
+from udfs.media import MediaError
+
+STATUS_THREADS = 16  # a storage answers in some tens of milliseconds, and to many at once
+_CREDENTIALS = (
+    "credentials_in_uri",
+    "the URI carries a user, password, key or signature; take it out, and give credentials by the environment of driver "
+    "and executors",
+)
+_TABLE_SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".parquet")
 
 
 @dataclass(frozen=True)
@@ -24,10 +35,12 @@ class Title:
     Args:
         title_id: its name in all tables.
         uri: where it is, as the tables show it.
-        path: its local path as `udfs.decoder.encode_path` writes it; None where it is not a local file.
+        path: what the executors open: a local path as `udfs.decoder.encode_path` writes it, or the URI of an object on
+            a storage that `udfs.remote` knows; None where the title is refused.
         size_bytes: size now; None where it cannot be told.
         modified_ns: modification time now, nanoseconds since 1970.
         columns: the catalogue's own further columns.
+        refused: (error code, message) of a title that is not to be opened.
     """
 
     title_id: str
@@ -36,6 +49,7 @@ class Title:
     size_bytes: int | None
     modified_ns: int | None
     columns: dict[str, Any] = field(default_factory=dict)
+    refused: tuple[str, str] | None = None
 
 
 @dataclass(frozen=True)
@@ -50,11 +64,14 @@ def read_catalogue(spark: SparkSession, location: str, ignored_suffixes: tuple[s
     """Read a folder (searched recursively), a CSV, JSON or Parquet file, or a Delta table.
 
     Raises:
-        AuscultError: the location cannot be read, has no `uri` column, or names a title twice.
+        AuscultError: the location cannot be read, carries credentials, has no `uri` column, or names a title twice; or a
+            storage that holds titles cannot be reached.
     """
+    if remote.has_credentials(location):  # locations are stored and printed
+        raise AuscultError(f"catalogue {remote.redacted(location)}: {_CREDENTIALS[1]}")
     path = _on_disk(location)
     if path is None:
-        return Catalogue(_titles(read_rows(spark, location), location, None), Counter())
+        return _read_at(spark, location, ignored_suffixes)
     if os.path.isdir(path) and not os.path.isdir(os.path.join(path, "_delta_log")):
         if not os.access(path, os.R_OK | os.X_OK):
             raise AuscultError(f"catalogue {location}: the folder cannot be read")
@@ -84,6 +101,41 @@ def read_rows(spark: SparkSession, location: str, what: str = "catalogue") -> li
             f"{what} {path}: expected a folder, a Delta table, or a .csv, .tsv, .json, .jsonl or .parquet file"
         )
     return rows
+
+
+def _read_at(spark: SparkSession, location: str, ignored_suffixes: tuple[str, ...]) -> Catalogue:
+    """Read a folder or table at a URI of elsewhere."""
+    failed = None
+    if remote.is_remote(location) and not location.lower().endswith(_TABLE_SUFFIXES):
+        try:
+            if not remote.is_folder(f"{location.rstrip('/')}/_delta_log"):
+                return _list_folder(location, ignored_suffixes)
+        except MediaError as error:
+            if error.code == "not_found":
+                raise AuscultError(f"catalogue {location}: there is no such folder, table or bucket") from error
+            failed = error.message  # Spark may have an access that pyarrow has not
+    try:
+        rows = read_rows(spark, location)
+    except AuscultError as error:
+        raise error if failed is None else AuscultError(f"{error} (as a folder: {failed})") from error
+    is_file = location.lower().endswith(_TABLE_SUFFIXES)
+    base = location.rpartition("/")[0] if is_file else location.rstrip("/")
+    return Catalogue(_titles(rows, location, base), Counter())
+
+
+def _list_folder(location: str, ignored_suffixes: tuple[str, ...]) -> Catalogue:
+    """List a folder through pyarrow and not Spark, which loses hidden and partition-like names and fails on a colon."""
+    ignored: Counter = Counter()
+    titles = []
+    for key, status in remote.listing(location):
+        suffix = os.path.splitext(key)[1].lower()
+        name = os.path.basename(key).lower()
+        if suffix in ignored_suffixes or name in ignored_suffixes:
+            ignored[suffix or name] += 1
+            continue
+        uri = f"{location.rstrip('/')}/{key}"
+        titles.append(Title(key, uri, uri, status.size_bytes, status.modified_ns))
+    return Catalogue(titles, ignored)
 
 
 def _on_disk(location: str, what: str = "catalogue") -> str | None:
@@ -131,16 +183,41 @@ def _readable(path: bytes) -> str:
         return encode_path(path)
 
 
-def _title(title_id: str, uri: str, path: bytes | None, columns: dict[str, Any]) -> Title:
+def _title(title_id: str, uri: str, path: bytes, columns: dict[str, Any]) -> Title:
     size_bytes = modified_ns = None
-    if path is not None:
-        try:
-            status = os.lstat(path)
-            if stat.S_ISREG(status.st_mode):
-                size_bytes, modified_ns = status.st_size, status.st_mtime_ns
-        except OSError:
-            pass  # the probe says why
-    return Title(title_id, uri, encode_path(path) if path is not None else None, size_bytes, modified_ns, columns)
+    try:
+        status = os.lstat(path)
+        if stat.S_ISREG(status.st_mode):
+            size_bytes, modified_ns = status.st_size, status.st_mtime_ns
+    except OSError:
+        pass  # the probe says why
+    return Title(title_id, uri, encode_path(path), size_bytes, modified_ns, columns)
+
+
+def _title_elsewhere(title_id: str, uri: str, columns: dict[str, Any]) -> Title:
+    """A title at a URI; its size and time are asked for later, of many at once."""
+    if remote.has_credentials(uri):
+        return Title(title_id, remote.redacted(uri), None, None, None, columns, _CREDENTIALS)
+    if not remote.is_remote(uri):
+        message = (
+            f"expected a local path, file: or one of {', '.join(f'{scheme}:' for scheme in remote.SCHEMES)}, found "
+            f"{uri.partition('://')[0]}:; mount the storage on every node"
+        )
+        return Title(title_id, uri, None, None, None, columns, ("unsupported_scheme", message))
+    return Title(title_id, uri, uri, None, None, columns)
+
+
+def _with_status(title: Title) -> Title:
+    if title.path is None or not remote.is_remote(title.path):
+        return title
+    try:
+        status = remote.status(title.path)
+    except MediaError as error:
+        if error.code == "storage_error":
+            # Rejecting one title after the other would take hours, and forget what is known of them.
+            raise AuscultError(f"catalogue: {title.uri}: {error.message}; run the same command again later") from error
+        return title  # the probe says why
+    return replace(title, size_bytes=status.size_bytes, modified_ns=status.modified_ns)
 
 
 def _read_file(path: str) -> list[dict[str, Any]] | None:
@@ -177,7 +254,7 @@ def _read_remote(spark: SparkSession, location: str) -> list[dict[str, Any]]:
     return [row.asDict(recursive=True) for row in frame.collect()]
 
 
-def _titles(rows: list[dict[str, Any]], location: str, base: str | None) -> list[Title]:
+def _titles(rows: list[dict[str, Any]], location: str, base: str) -> list[Title]:
     """Turn a table's rows into titles; relative paths are below the table's own folder."""
     titles: dict[str, Title] = {}
     for number, row in enumerate(rows, start=1):
@@ -187,21 +264,25 @@ def _titles(rows: list[dict[str, Any]], location: str, base: str | None) -> list
                 f"catalogue {location}: row {number} has no uri; expected a column `uri` with the file of each title "
                 f"(columns found: {', '.join(map(str, row))})"
             )
-        title_id = str(row["title_id"]) if row.get("title_id") not in (None, "") else uri
+        title_id = str(row["title_id"]) if row.get("title_id") not in (None, "") else remote.redacted(uri)
         if title_id in titles:
             raise AuscultError(
-                f"catalogue {location}: title {title_id!r} is listed twice ({titles[title_id].uri} and {uri}); "
+                f"catalogue {location}: title {title_id!r} is listed twice ({titles[title_id].uri} and "
+                f"{remote.redacted(uri)}); "
                 f"give each file its own title_id"
             )
-        scheme = urlsplit(uri).scheme if "://" in uri or uri.startswith("file:") else ""
-        path: bytes | None = None
-        if scheme == "file":
-            path = _local_path(uri)
-        elif not scheme:
-            path = os.fsencode(os.path.normpath(os.path.join(base or os.getcwd(), uri)))
         columns = {key: _plain(value) for key, value in row.items() if key not in ("uri", "title_id")}
-        titles[title_id] = _title(title_id, uri if path is None else "file://" + encode_path(path), path, columns)
-    return list(titles.values())
+        if not uri.startswith(("/", "file:")) and not remote.scheme_of(uri) and remote.scheme_of(base):
+            uri = f"{base}/{uri}"
+        if remote.scheme_of(uri) and not uri.startswith("file:"):
+            titles[title_id] = _title_elsewhere(title_id, uri, columns)
+        else:
+            path = (
+                _local_path(uri) if uri.startswith("file:") else os.fsencode(os.path.normpath(os.path.join(base, uri)))
+            )
+            titles[title_id] = _title(title_id, "file://" + encode_path(path), path, columns)
+    with ThreadPoolExecutor(STATUS_THREADS) as threads:
+        return list(threads.map(_with_status, titles.values()))
 
 
 def _local_path(uri: str) -> bytes:

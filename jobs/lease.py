@@ -1,4 +1,4 @@
-"""One scan at a time per warehouse: two writers would score and store the same titles twice."""
+"""One writer at a time per warehouse: two would score and store the same titles twice."""
 
 import json
 import os
@@ -13,45 +13,48 @@ from jobs.launch import AuscultError, log
 from jobs.storage import Storage
 
 LEASE = "_lease.json"
-LEASE_S = 120.0
-RENEW_S = 20.0
+LEASE_S = 60.0
+RENEW_S = 15.0
 
 
 class Lease:
-    """Held while a scan writes; renewed by a thread, and left to expire by a scan that dies.
+    """Held while a job writes; renewed by a thread, and left to others by a job that dies.
 
-    A holder that died on this same host is recognised at once and does not have to expire;
-    `was_abandoned` then tells that there may be something to recover.
+    No clock is compared: a holder on this host is looked up among its processes, one on another host is watched for
+    `LEASE_S` seconds and is alive if it renews the lease meanwhile. `was_abandoned` then tells that there may be
+    something to recover.
 
     Args:
         storage: the warehouse.
         scan_id: who holds it.
+        watch_s: how long a holder on another host is watched, seconds; several times its `RENEW_S`.
 
     Raises:
-        AuscultError: another scan holds it (on entering).
+        AuscultError: another job holds it (on entering).
     """
 
-    def __init__(self, storage: Storage, scan_id: str) -> None:
+    def __init__(self, storage: Storage, scan_id: str, watch_s: float = LEASE_S) -> None:
         self.storage = storage
         self.scan_id = scan_id
+        self.watch_s = watch_s
         self.was_abandoned = False
+        self._beats = 0
+        self._writing = threading.Lock()
         self._done = threading.Event()
         self._thread: threading.Thread | None = None
 
     def __enter__(self) -> "Lease":
-        holder = self._read()
-        if holder is not None and _is_alive(holder):
-            raise AuscultError(
-                f"warehouse {self.storage.root}: scan {holder['scan_id']} on {holder['host']} (process {holder['pid']}) "
-                f"is writing to it; wait for it to end, or take another --warehouse"
-            )
-        if holder is not None:
+        text = self._settled()
+        if text is not None:
+            holder = _parsed(text)
+            if holder is not None and self._is_alive(holder, text):
+                raise self._taken(holder)
+            self._put_aside(text)
             self.was_abandoned = True
-            self.storage.delete(LEASE)
         try:
             self._write(overwrite=False)
         except Exception as error:
-            raise AuscultError(f"warehouse {self.storage.root}: another scan took it at the same moment") from error
+            raise AuscultError(f"warehouse {self.storage.root}: another job took it at the same moment") from error
         self._thread = threading.Thread(target=self._renew, daemon=True)
         self._thread.start()
         return self
@@ -62,46 +65,105 @@ class Lease:
         self._done.set()
         if self._thread is not None:
             self._thread.join(timeout=RENEW_S)
-        self.storage.delete(LEASE)
+        if self._is_mine():
+            self.storage.delete(LEASE)
+
+    def check(self) -> None:
+        """Raise AuscultError if another job has taken the lease, as it may from one that stood still for long."""
+        if not self._is_mine():
+            raise AuscultError(
+                f"warehouse {self.storage.root}: this job stood still for so long that another took it over; nothing "
+                f"more is written; run it again once the other has ended"
+            )
 
     def _renew(self) -> None:
         while not self._done.wait(RENEW_S):
             try:
+                if not self._is_mine():
+                    return  # `check` will say so
                 self._write(overwrite=True)
-            except Exception as error:  # the scan itself will meet the same trouble and report it
+            except Exception as error:  # the job itself will meet the same trouble and report it
                 log.warning("the lease on %s could not be renewed: %s", self.storage.root, str(error).splitlines()[0])
 
     def _write(self, *, overwrite: bool) -> None:
-        text = json.dumps(
-            {
-                "scan_id": self.scan_id,
-                "host": socket.gethostname(),
-                "pid": os.getpid(),
-                "process_started": _process_started(os.getpid()),
-                "expires_at": time.time() + LEASE_S,
-            }
-        )
-        self.storage.write_text(LEASE, text, overwrite=overwrite)
+        self._beats += 1
+        content = {
+            "scan_id": self.scan_id,
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "process_started": _process_started(os.getpid()),
+            "beats": self._beats,
+        }
+        with self._writing:
+            self.storage.write_text(LEASE, json.dumps(content), overwrite=overwrite)
 
-    def _read(self) -> dict[str, Any] | None:
-        if not self.storage.exists(LEASE):
-            return None
+    def _text(self) -> str | None:
+        """What the lease says; empty while it is being written, None where there is none."""
         try:
-            return dict(json.loads(self.storage.read_text(LEASE)))
-        except ValueError:
-            return None  # its writer died while writing it
+            return self.storage.read_text(LEASE)
+        except Exception:  # it is gone, or its checksum is not there yet
+            return "" if self.storage.exists(LEASE) else None
+
+    def _settled(self) -> str | None:
+        """As `_text`; what cannot be read for some seconds was left by a job that died while writing it."""
+        for _ in range(15):
+            text = self._text()
+            if text is None or _parsed(text) is not None:
+                return text
+            time.sleep(0.2)
+        return text
+
+    def _is_mine(self) -> bool:
+        with self._writing:
+            text = self._text()
+        return text is not None and (_parsed(text) or {}).get("scan_id") == self.scan_id
+
+    def _is_alive(self, holder: dict[str, Any], text: str) -> bool:
+        if holder["host"] == socket.gethostname():
+            return _process_started(holder["pid"]) == holder["process_started"]
+        log.info(
+            "scan %s on %s holds the warehouse; watching for %.0f s whether it is alive",
+            holder["scan_id"], holder["host"], self.watch_s,
+        )  # fmt: skip
+        until = time.monotonic() + self.watch_s
+        while time.monotonic() < until:
+            time.sleep(min(1.0, self.watch_s / 10))
+            if self._text() != text:
+                return True
+        return False
+
+    def _put_aside(self, text: str) -> None:
+        """Take a dead holder's lease away, by a new name: of two jobs that found it dead, one succeeds."""
+        aside = f"{LEASE}.{self.scan_id}"
+        if self.storage.rename(LEASE, aside):
+            found = self.storage.read_text(aside) if text else text
+            if found == text:
+                self.storage.delete(aside)
+                return
+            self.storage.rename(aside, LEASE)  # the other was faster, and this is its new one
+        raise AuscultError(f"warehouse {self.storage.root}: another job took it at the same moment")
+
+    def _taken(self, holder: dict[str, Any]) -> AuscultError:
+        return AuscultError(
+            f"warehouse {self.storage.root}: scan {holder['scan_id']} on {holder['host']} (process {holder['pid']}) "
+            f"is writing to it; wait for it to end, or take another --warehouse"
+        )
 
 
-def _is_alive(holder: dict[str, Any]) -> bool:
-    if holder["host"] == socket.gethostname():
-        return _process_started(holder["pid"]) == holder["process_started"]
-    return bool(holder["expires_at"] > time.time())
+def _parsed(text: str) -> dict[str, Any] | None:
+    """A lease's content; None where its writer died while writing it."""
+    try:
+        holder = json.loads(text)
+        return {name: holder[name] for name in ("scan_id", "host", "pid", "process_started")}
+    except (ValueError, KeyError, TypeError):
+        return None
 
 
 def _process_started(pid: int) -> str | None:
-    """Start time of a process in the kernel's ticks, so that a reused number is not taken for it; None if gone."""
+    """When a process started, in the kernel's ticks since which boot: a reused number is not taken for it. None if gone."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:
         return None
-    return None if fields[0] == "Z" else fields[19]
+    return None if fields[0] == "Z" else f"{boot}/{fields[19]}"

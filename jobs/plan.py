@@ -14,7 +14,7 @@ from udfs.media import TrackInfo
 from udfs.schemas import TRACKS
 
 # What may have mended itself without the file changing; such titles are tried again by every scan.
-TRANSIENT = frozenset({"not_found", "unreadable", "crashed", "timeout", "out_of_memory"})
+TRANSIENT = frozenset({"not_found", "unreadable", "crashed", "timeout", "out_of_memory", "storage_error", "no_space"})
 # Decoding from the start of a title to a span costs about this share of scoring the same audio on a CPU.
 SKIP_COST = 0.03
 _DELTA_FORBIDDEN = str.maketrans(dict.fromkeys(" ,;{}()\n\t=", "_"))

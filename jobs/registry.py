@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs.launch import AuscultError, home
-from udfs.contract import ContractError, ModelContract, digest_of, load_predictor, try_out
+from udfs.contract import ContractError, ModelContract, digest_of, load_predictor, refuse_pickles, try_out
 from udfs.predict import ShippedModel
 
 EXPERIMENT = "auscult"
@@ -162,6 +162,7 @@ def _fetch(registry: Any, uri: str, name: str, version: str) -> ResolvedModel:
     key = f"{name}/{version}"
     try:
         contract = ModelContract.from_metadata(metadata, key)
+        refuse_pickles(folder, key)
     except ContractError as error:
         raise AuscultError(str(error)) from error
     digest = digest_of(folder)

@@ -23,8 +23,9 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
     from jobs.catalogue import Title
+    from jobs.lease import Lease
     from jobs.operating_points import Points
-    from jobs.plan import KnownTrack, TitlePlan
+    from jobs.plan import KnownTrack, Span, TitlePlan
     from jobs.progress import Progress
     from jobs.registry import ResolvedModel
     from jobs.settings import ScanSettings
@@ -108,10 +109,12 @@ class Scan:
         self.keys = tuple(model.key for model in self.models)
         self.points = points
         self.scan_id = scan_id
+        self.lease: Lease | None = None
         self.cores = spark.sparkContext.defaultParallelism
         self.options = ScanOptions(settings.batch_segments, settings.decode_timeout_s, _threads(spark))
         self.tally = Tally()
         self.chunk = 0
+        self.quarantined = 0
         self.started = time.monotonic()
 
     def known_tracks(self) -> dict[str, list["KnownTrack"]]:
@@ -170,14 +173,7 @@ class Scan:
         from udfs.predict import probe_udf
         from udfs.schemas import PROBED
 
-        found: dict[str, Any] = {
-            title.title_id: (
-                "unsupported_scheme",
-                f"expected a local path or file: URI, found {title.uri.split('://')[0]}://; mount the storage on every node",
-            )
-            for title in titles
-            if title.path is None
-        }
+        found: dict[str, Any] = {title.title_id: title.refused for title in titles if title.path is None}
         local = [title for title in titles if title.path is not None]
         if not local:
             return found
@@ -222,13 +218,73 @@ class Scan:
         return self.settings.chunk_channel_h_per_core * 3600 * self.cores
 
     def _score_chunk(self, plans: list["TitlePlan"], progress: "Progress") -> None:
+        """Score and commit titles; where a title kills the process that scores it, all others are still scored.
+
+        Spark gives up a job whose task killed its worker time and again, and does not know of titles. So the titles of
+        that task are halved until the one is found that dies alone; it is recorded as rejected and left for a person.
+        """
         from jobs import tables
+        from jobs.workers import died
+
+        try:
+            self._score_and_commit(plans, progress)
+        except Exception as error:
+            death = died(error)
+            if death is None:
+                raise
+            self.storage.delete(tables.staged(self.scan_id, self.chunk))
+        else:
+            return
+        spans = self._spans(plans)[0]
+        suspected = {span.title_id for span in spans if death.task is None or span.task == death.task}
+        suspects = [plan for plan in plans if plan.title.title_id in suspected]
+        others = [plan for plan in plans if plan.title.title_id not in suspected]
+        log.warning(
+            "a worker died (%s); %d titles are scored again, apart from %d others",
+            death.cause,
+            len(suspects),
+            len(others),
+        )
+        if others:
+            self._score_chunk(others, progress)
+        if len(suspects) > 1:
+            for part in (suspects[: len(suspects) // 2], suspects[len(suspects) // 2 :]):
+                self._score_chunk(part, progress)
+        elif others:
+            self._score_chunk(suspects, progress)  # it may have died of a neighbour's memory
+        else:
+            self._quarantine(suspects, death.cause, progress)
+
+    def _quarantine(self, plans: list["TitlePlan"], cause: str, progress: "Progress") -> None:
+        """Record titles that kill whatever scores them."""
+        self.quarantined += len(plans)
+        if self.quarantined > self.settings.max_crashed_titles:
+            raise AuscultError(
+                f"more than {self.settings.max_crashed_titles} titles killed the worker that scored them ({cause}): the model "
+                f"or the machine's memory is to blame rather than the titles; mend it and run the scan again, or raise "
+                f"max_crashed_titles"
+            )
+        for plan in plans:
+            log.warning("title %r is set aside: the worker that scores it dies (%s)", plan.title.title_id, cause)
+            for track in plan.tracks:
+                if track.spans:
+                    message = f"the process that scored this title died ({cause}), also with the title alone; check the file by hand"
+                    track.row |= {"status": "rejected", "error_code": "crashed", "error": message, "scored_with": []}
+                    track.spans = []
+        self._score_and_commit(plans, progress)
+
+    def _spans(self, plans: list["TitlePlan"]) -> tuple[list["Span"], list[float]]:
         from jobs.plan import assign_tasks
+
+        return assign_tasks(plans, self.cores * self.settings.tasks_per_core)
+
+    def _score_and_commit(self, plans: list["TitlePlan"], progress: "Progress") -> None:
+        from jobs import tables
         from udfs.predict import scan_udf
         from udfs.schemas import SCORED, SPANS
 
         self.chunk += 1
-        spans, weights = assign_tasks(plans, self.cores * self.settings.tasks_per_core)
+        spans, weights = self._spans(plans)
         folder = tables.staged(self.scan_id, self.chunk)
         self.storage.write_text(f"{folder}/manifest.json", json.dumps(self._manifest(plans, has_spans=bool(spans))))
         if spans:
@@ -242,6 +298,8 @@ class Scan:
             with progress.chunk(hours, len(weights), len(plans)):
                 scored.write.parquet(self.storage.locate(f"{folder}/rows"))
         self._describe(f"chunk {self.chunk}: commit {len(plans)} titles")
+        if self.lease is not None:
+            self.lease.check()
         for row in tables.commit_chunk(self.spark, self.storage, folder):
             if row.get("is_renewed"):
                 continue
@@ -319,7 +377,10 @@ def main(argv: list[str]) -> int:
     registry.check(models)
     tables.prepare(spark, storage)
     registry.ship(spark, models)
+    if (risk := storage.exclusion_risk()) is not None:
+        log.warning("%s", risk)
     with Lease(storage, scan_id) as lease:
+        scan.lease = lease
         row = tables.new_scan(scan_id, options.catalogue, settings, scan.models, points, _device(spark))
         if (lease.was_abandoned or storage.folders(tables.STAGING)) and (recovered := tables.recover(spark, storage)):
             log.info("brought in %d chunks that an interrupted scan had scored", recovered)

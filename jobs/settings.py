@@ -95,6 +95,7 @@ class ScanSettings:
     batch_segments: int = 64
     decode_timeout_s: float = 120.0
     max_rejected_share: float = 0.5
+    max_crashed_titles: int = 20
     ignored_suffixes: tuple[str, ...] = SIDECARS
     operating_points: dict[str, OperatingPoint] = field(default_factory=lambda: dict(DEFAULT_POINTS))
 

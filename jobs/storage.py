@@ -1,13 +1,31 @@
 """Small files and folders of a warehouse, on whatever file system Hadoop knows (local, hdfs, s3a ...)."""
 
 import os
+import uuid
 from typing import Any
 
 from pyspark.sql import SparkSession
 
+from jobs.launch import AuscultError
+from udfs.remote import has_credentials, redacted
+
+# Of two that create the same file at once, one is refused: by O_EXCL, by the name node, by the service (as documented).
+_EXCLUSIVE = frozenset({"file", "hdfs", "viewfs", "abfs", "abfss", "gs"})
+# S3A's way: the object comes into being when the stream is closed, and only where there is none (If-None-Match).
+_CONDITIONAL = "fs.option.create.conditional.overwrite"
+
 
 def absolute(location: str) -> str:
-    """A local path from the root, a URI as it is: Spark's working folder is not the user's."""
+    """A local path from the root, a URI as it is: Spark's working folder is not the user's.
+
+    Raises:
+        AuscultError: the URI carries credentials, which would be printed and stored.
+    """
+    if has_credentials(location):
+        raise AuscultError(
+            f"{redacted(location)}: the URI carries a user, password or key; take it out, and give credentials by the "
+            "environment or Spark's properties"
+        )
     return location if "://" in location else os.path.abspath(location)
 
 
@@ -52,17 +70,68 @@ class Storage:
         """Delete a file, or a folder with all it holds."""
         self._fs.delete(self._path(name), True)
 
+    def rename(self, name: str, new_name: str) -> bool:
+        """Rename a file; False where it is not there (any more)."""
+        try:
+            return bool(self._fs.rename(self._path(name), self._path(new_name)))
+        except Exception:
+            if self.exists(name):
+                raise
+            return False
+
     def write_text(self, name: str, text: str, *, overwrite: bool = True) -> None:
         """Write a small file.
 
+        Of several that write the same file at once with `overwrite` false, all but one are refused, unless
+        `exclusion_risk` says otherwise.
+
         Raises:
-            py4j.protocol.Py4JJavaError: it exists already and `overwrite` is false.
+            py4j.protocol.Py4JJavaError, FileExistsError: it exists already and `overwrite` is false.
         """
-        stream = self._fs.create(self._path(name), overwrite)
+        path = self._path(name)
+        if not overwrite and self._scheme() == "file":
+            # Hadoop looks first and creates then: of six at once, two got through in one round of eight.
+            with open(path.toUri().getPath(), "x", encoding="utf-8") as file:
+                file.write(text)
+            return
+        if not overwrite and self._is_conditional():
+            # S3A's plain create looks first, too, and writes when the stream is closed: of six at once, all got through.
+            builder = self._fs.createFile(path).create().overwrite(True).recursive()
+            stream = builder.must(_CONDITIONAL, "true").build()
+        else:
+            stream = self._fs.create(path, overwrite)
         try:
             stream.write(bytearray(text.encode()))
         finally:
             stream.close()
+
+    def _scheme(self) -> str:
+        return str(self._fs.getUri().getScheme())
+
+    def _is_conditional(self) -> bool:
+        return bool(self._fs.hasPathCapability(self._path(""), _CONDITIONAL))
+
+    def exclusion_risk(self) -> str | None:
+        """Why two scans that start at the same moment might both write here, in words; None where they cannot.
+
+        Whether a server of S3's protocol heeds conditions is tried, not believed.
+        """
+        if self._scheme() in _EXCLUSIVE:
+            return None
+        risk = f"warehouse {self.root}: two scans that start at the same moment would not notice each other here"
+        if not self._is_conditional():
+            return (
+                f"{risk} (this file system cannot create a file only where there is none); see that one runs at a time"
+            )
+        name = f"_exclusive-{uuid.uuid4().hex}"
+        self.write_text(name, "", overwrite=False)
+        try:
+            self.write_text(name, "", overwrite=False)
+        except Exception:  # the second is refused, as it should be
+            return None
+        finally:
+            self.delete(name)
+        return f"{risk} (its server ignores If-None-Match); see that one runs at a time"
 
     def read_text(self, name: str) -> str:
         """Read a small file."""

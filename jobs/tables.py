@@ -2,13 +2,24 @@
 
 import getpass
 import json
+import random
 import socket
+import time
 import uuid
 from collections import defaultdict
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from delta.exceptions import (
+    ConcurrentAppendException,
+    ConcurrentDeleteDeleteException,
+    ConcurrentDeleteReadException,
+    ConcurrentTransactionException,
+    ConcurrentWriteException,
+    DeltaConcurrentModificationException,
+    MetadataChangedException,
+)
 from delta.tables import DeltaTable
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
@@ -22,7 +33,7 @@ from pyspark.sql.types import (
     StructType,
 )
 
-from jobs.launch import AuscultError
+from jobs.launch import AuscultError, log
 from jobs.settings import OperatingPoint, ScanSettings
 from jobs.storage import Storage
 from jobs.temporal_filter import detect
@@ -35,6 +46,16 @@ if TYPE_CHECKING:
 STAGING = "_staging"
 # Decoders pad the ends of a track; a shortfall below this is not damage.
 SHORTFALL_S = 1.0
+COMMIT_TRIES = 10
+CONFLICTS = (  # what Delta raises where another writer was faster; they have no common base
+    ConcurrentAppendException,
+    ConcurrentDeleteDeleteException,
+    ConcurrentDeleteReadException,
+    ConcurrentTransactionException,
+    ConcurrentWriteException,
+    DeltaConcurrentModificationException,
+    MetadataChangedException,
+)
 
 
 def prepare(spark: SparkSession, storage: Storage) -> None:
@@ -93,11 +114,22 @@ def commit_chunk(spark: SparkSession, storage: Storage, folder: str) -> list[dic
     The folder holds `manifest.json` (what was planned) and `rows` (what the UDF returned). A commit
     that was cut off is simply done again: the appends carry Delta transaction numbers, by which a
     repeated one is skipped, and `tracks` is merged by key. A title counts as done only with its
-    row in `tracks`, which comes last.
+    row in `tracks`, which comes last. So it is too where somebody else (OPTIMIZE, an analyst's UPDATE)
+    changed a table at the same moment and Delta let the other one win.
 
     Returns:
         The rows that `tracks` received.
     """
+    for attempt in range(COMMIT_TRIES):
+        try:
+            return _commit_chunk(spark, storage, folder)
+        except CONFLICTS as error:
+            log.info("chunk %s: committed again, for another writer was faster: %s", folder, first_line(error))
+            time.sleep(random.uniform(0.0, min(0.2 * 2**attempt, 10.0)))
+    return _commit_chunk(spark, storage, folder)
+
+
+def _commit_chunk(spark: SparkSession, storage: Storage, folder: str) -> list[dict[str, Any]]:
     manifest = json.loads(storage.read_text(f"{folder}/manifest.json"))
     scan_id, chunk = manifest["scan_id"], manifest["chunk"]
     reports: dict[tuple[str, int], list[dict[str, Any]]] = defaultdict(list)
@@ -200,6 +232,8 @@ def _track_row(track: dict[str, Any], mine: list[dict[str, Any]], scan_id: str) 
     elif row["decoded_s"] < duration_s - max(SHORTFALL_S, 0.01 * duration_s):
         row["error_code"] = "short_decode"
         row["error"] = f"the packets announce {duration_s:.1f} s, {row['decoded_s']:.1f} s could be decoded"
+    elif row["decoded_s"] == 0.0:
+        row["error_code"], row["error"] = "no_samples", "the track is there and holds no audio; the file may be cut off"
     if row["error_code"] is not None:
         row["status"] = "partial" if row["decoded_s"] > 0 else "rejected"
     return row

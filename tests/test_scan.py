@@ -398,7 +398,7 @@ def test_catalogue_tables_keep_their_columns(place, spark, tmp_path):
         "title_id,uri,genre,language,Running Time,status\n"
         f'001,"{media}/music/a b.flac",drama,deu,90,new\n'
         f"002,file://{media}/film.mkv,news,deu,,old\n"
-        "003,s3a://bucket/x.wav,news,,,\n"
+        "003,ftp://host/x.wav,news,,,\n"
         "004,missing.wav,news,,,\n"
     )
     shutil.copy(place / "settings.yaml", tmp_path / "settings.yaml")

@@ -8,6 +8,8 @@ the key `auscult`; the scanner knows nothing more about it.
 import hashlib
 import math
 import os
+import re
+import zipfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -116,6 +118,33 @@ def digest_of(folder: Path) -> str:
         digest.update(path.relative_to(folder).as_posix().encode() + b"\0")
         digest.update(hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()
+
+
+# Formats that run code when they are read, by suffix and by how they begin.
+PICKLE_SUFFIXES = frozenset({".pkl", ".pickle", ".joblib", ".dill", ".pt", ".pth", ".ckpt", ".h5", ".keras"})
+_PICKLE = re.compile(rb"\x80[\x02-\x05]")
+
+
+def refuse_pickles(folder: Path, model: str) -> None:
+    """Raise ContractError where a model's folder holds a pickle, whatever its name: reading one runs what it holds.
+
+    A model's own Python code (models from code) is another matter: it can be read before it is registered, and it is
+    what a registry's permissions are about. An object that was pickled cannot.
+    """
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        with path.open("rb") as file:
+            head = file.read(4)
+        is_archive = head == b"PK\x03\x04" and zipfile.is_zipfile(path)
+        names = zipfile.ZipFile(path).namelist() if is_archive else []
+        if (
+            path.suffix.lower() in PICKLE_SUFFIXES
+            or _PICKLE.match(head)
+            or any(Path(name).suffix.lower() in PICKLE_SUFFIXES for name in names)
+        ):
+            raise ContractError(
+                f"{model} holds a pickle ({path.relative_to(folder).as_posix()}), which runs code when it is read; "
+                f"save the weights as safetensors and log the model from code (jobs/served_network.py does so)"
+            )
 
 
 def load_predictor(folder: Path, device: str) -> Predictor:

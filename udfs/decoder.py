@@ -24,10 +24,12 @@ import numpy as np
 
 from udfs.decoding import Block, DecodeReport, Resampler, decode
 from udfs.media import MediaError, TrackInfo, describe, probe
+from udfs.remote import local_copy
 
 _HEADER = struct.Struct("<cIQ")
 _BLOCK, _DONE, _FAILED = b"B", b"D", b"F"
 PIPE_BYTES = 1 << 20
+ACCIDENTS = frozenset({"crashed", "timeout", "out_of_memory"})
 
 
 def encode_path(path: bytes | str) -> str:
@@ -43,6 +45,9 @@ def decode_path(text: str) -> bytes:
 class Decoder:
     """A decoding child process, started on first use and after each accident.
 
+    A request whose child died or hung is asked once more, of a new child that has done nothing else: what failed with
+    the first may have come of memory that another title took. The second time, the file is to blame.
+
     Args:
         timeout_s: longest wait for the child's next message before it is killed.
     """
@@ -54,12 +59,18 @@ class Decoder:
         self._starter = ThreadPoolExecutor(max_workers=1)
 
     def probe(self, path: str) -> list[TrackInfo]:
-        """`udfs.media.probe` of an encoded path.
+        """`udfs.media.probe` of an encoded path, or of an object's URI.
 
         Raises:
-            MediaError: as there; also `crashed` and `timeout`.
+            MediaError: as there and in `udfs.remote.local_copy`; also `crashed` and `timeout`.
         """
-        *_, (kind, answer, _) = self._ask({"do": "probe", "path": path})
+        request = {"do": "probe", "path": path}
+        try:
+            *_, (kind, answer, _) = self._ask(request)
+        except MediaError as error:
+            if error.code not in ACCIDENTS:
+                raise
+            *_, (kind, answer, _) = self._ask(request)
         assert kind == _DONE
         return [TrackInfo(**track) for track in answer["tracks"]]
 
@@ -78,7 +89,7 @@ class Decoder:
         """Decode a span and resample it to each rate: yields (rate, block).
 
         Raises:
-            MediaError: as `udfs.media.decode`; also `crashed` and `timeout`.
+            MediaError: as `udfs.media.decode` and `udfs.remote.local_copy`; also `crashed` and `timeout`.
         """
         request = {
             "do": "decode",
@@ -90,12 +101,31 @@ class Decoder:
             "can_seek": can_seek,
             "is_timed": is_timed,
         }
+        given: dict[int, int] = {}  # rate -> the sample after the last that was given
+        try:
+            yield from self._blocks(request, report, given)
+        except MediaError as error:
+            if error.code not in ACCIDENTS:
+                raise
+            yield from self._blocks(request, report, given)
+
+    def _blocks(
+        self, request: dict[str, Any], report: DecodeReport, given: dict[int, int]
+    ) -> Iterator[tuple[int, Block]]:
+        """The answer's blocks beyond what was given before."""
+        before = dict(given)
         for kind, answer, samples in self._ask(request):
-            if kind == _BLOCK:
-                rate, position, names = answer
-                yield rate, Block(position, rate, samples.reshape(len(names), -1), tuple(names))
-            else:
+            if kind != _BLOCK:
                 vars(report).update(answer["report"])
+                continue
+            rate, position, names = answer
+            samples = samples.reshape(len(names), -1)
+            known = before.get(rate, position) - position
+            if known > 0:
+                position, samples = position + known, samples[:, known:]
+            if samples.shape[1]:
+                given[rate] = position + samples.shape[1]
+                yield rate, Block(position, rate, samples, tuple(names))
 
     def close(self) -> None:
         """End the child."""
@@ -109,6 +139,10 @@ class Decoder:
             self._process = None
 
     def _ask(self, request: dict[str, Any]) -> Iterator[tuple[bytes, Any, np.ndarray]]:
+        with local_copy(request["path"]) as path:
+            yield from self._exchange({**request, "path": path})
+
+    def _exchange(self, request: dict[str, Any]) -> Iterator[tuple[bytes, Any, np.ndarray]]:
         process = self._started()
         finished = False
         try:

@@ -92,6 +92,9 @@ SEEK_EXACT_PCM_CONTAINERS = {"wav", "aiff", "w64", "mov"}
 # Containers whose header states a duration from the writer's knowledge, so that a shortfall means a cut-off file.
 DECLARING_CONTAINERS = {"mov", "matroska", "wav", "w64", "aiff", "flac", "avi", "caf", "tta", "wv", "mxf"}
 MAX_CONSECUTIVE_ERRORS = 64
+# What a header may claim and still be believed: telephone to measurement microphones, mono to the largest beds of objects.
+SAMPLE_RATES_HZ = (4_000, 768_000)
+MAX_CHANNELS = 128
 
 
 class MediaError(Exception):
@@ -258,8 +261,9 @@ class _PacketMeasure:
     """Hash, extent and order of one stream's packets."""
 
     def __init__(self, stream: av.audio.stream.AudioStream) -> None:
-        codec = stream.codec_context
-        self.hash = hashlib.sha256(f"{codec.name}/{codec.sample_rate}/{codec.channels}/".encode())
+        codec = stream.codec_context  # None where FFmpeg knows no such codec
+        form = f"{codec.name}/{codec.sample_rate}/{codec.channels}/" if codec is not None else "unknown/0/0/"
+        self.hash = hashlib.sha256(form.encode())
         self.time_base = stream.time_base
         self.count = 0
         self.duration = 0
@@ -296,7 +300,8 @@ def _track_info(
     origin_s: float,
 ) -> TrackInfo:
     codec = stream.codec_context
-    name = codec.name
+    name = codec.name if codec is not None else "unknown"
+    rate_hz, channels = (int(codec.sample_rate or 0), int(codec.channels or 0)) if codec is not None else (0, 0)
     tick = float(measure.time_base) if measure.time_base else 0.0
     counted_s = measure.duration * tick
     extent_s = (measure.end * tick - origin_s) if measure.end is not None else counted_s
@@ -310,17 +315,26 @@ def _track_info(
         track=number,
         codec=_plain_codec_name(name),
         container=container,
-        language=stream.language,
-        sample_rate_hz=int(codec.sample_rate or 0),
-        channels=int(codec.channels or 0),
-        channel_layout=codec.layout.name if codec.channels else "",
+        language=stream.metadata.get("language"),
+        sample_rate_hz=rate_hz,
+        channels=channels,
+        channel_layout=codec.layout.name if channels else "",
         duration_s=max(extent_s if is_timed else counted_s, 0.0),
         content_hash=measure.hash.hexdigest(),
         can_seek=is_timed and (is_pcm or (name, container) in SEEK_EXACT),
         is_timed=is_timed,
     )
     if not any(name == known or (known.endswith("_") and name.startswith(known)) for known in CODECS):
-        info.error_code, info.error = "unsupported_codec", f"codec {name!r} is not on the list of allowed decoders"
+        info.error_code, info.error = (
+            "unsupported_codec",
+            f"codec {name!r} is not among the decoders that are allowed here",
+        )
+    elif info.sample_rate_hz and not SAMPLE_RATES_HZ[0] <= info.sample_rate_hz <= SAMPLE_RATES_HZ[1]:
+        info.error_code = "bad_format"
+        info.error = f"expected a sample rate of 4 to 768 kHz, the header claims {info.sample_rate_hz} Hz"
+    elif info.channels > MAX_CHANNELS:
+        info.error_code = "bad_format"
+        info.error = f"expected at most {MAX_CHANNELS} channels, the header claims {info.channels}"
     elif measure.count == 0:
         info.error_code, info.error = "no_packets", "the track is declared but holds no audio; the file may be cut off"
     return info

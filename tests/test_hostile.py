@@ -1,0 +1,188 @@
+"""Files that nobody vetted: each ends as the right row, and its neighbours are scanned."""
+
+import http.server
+import os
+import shutil
+import threading
+from collections import defaultdict
+
+import pytest
+import toy_models
+from hostile import SUFFIXES, Maker, mutations
+from signals import music_like, write
+
+from jobs import scan
+from jobs.catalogue import _readable
+
+pytestmark = pytest.mark.chaos
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory, prepared_store):
+    """A home with a foreign model."""
+    folder = tmp_path_factory.mktemp("hostile")
+    home = folder / "home"
+    (home / "mlflow").mkdir(parents=True)
+    shutil.copy(next(prepared_store.rglob("*.db")), home / "mlflow" / "mlflow.db")
+    patch = pytest.MonkeyPatch()
+    patch.setenv("AUSCULT_HOME", str(home))
+    patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    toy_models.register_level(folder / "code")
+    (folder / "settings.yaml").write_text("max_rejected_share: 1.0\ndecode_timeout_s: 60.0\n")
+    yield folder
+    patch.undo()
+
+
+def run(folder, catalogue, warehouse):
+    return scan.main(
+        [
+            "--catalogue", str(catalogue), "--warehouse", str(warehouse), "--model", "models:/level@champion",
+            "--settings", str(folder / "settings.yaml"),
+        ]
+    )  # fmt: skip
+
+
+def rows_by_title(spark, warehouse):
+    rows = defaultdict(list)
+    for row in spark.read.format("delta").load(str(warehouse / "tracks")).collect():
+        rows[row.title_id].append(row)
+    return rows
+
+
+@pytest.fixture(scope="module")
+def scanned(place, spark):
+    """The cases, and the rows that one scan of all of them left."""
+    cases = Maker(place / "catalogue").make()
+    assert run(place, place / "catalogue", place / "warehouse") == 0
+    return cases, rows_by_title(spark, place / "warehouse")
+
+
+def test_every_hostile_file_ends_as_the_right_row(scanned):
+    cases, rows = scanned
+    assert len(cases) >= 200
+    wrong = []
+    for case in cases:
+        found = rows.pop(_readable(case.name), [])
+        said = sorted((row.status, row.error_code, round(row.decoded_s, 2)) for row in found)
+        is_right = len(found) == case.tracks and all(
+            row.status in case.status
+            and (not case.codes or row.error_code in case.codes)
+            and (row.status == "rejected" or case.heard_s[0] <= row.decoded_s <= case.heard_s[1])
+            and (row.status == "ok") == (row.error_code is None) == (row.error is None)
+            for row in found
+        )
+        if not is_right:
+            wrong.append((case.group, case.name, said, sorted(case.status), sorted(map(str, case.codes))))
+    print(f"{len(cases)} hostile files, {len(cases) - len(wrong)} with the right row")
+    assert not wrong
+    assert not rows, "rows of files that are not there"
+
+
+def test_no_hostile_file_crashed_or_hung_the_decoder(scanned):
+    _, rows = scanned
+    codes = {row.error_code for found in rows.values() for row in found}
+    assert not codes & {"crashed", "timeout", "out_of_memory"}
+
+
+def test_segments_are_of_what_was_decoded(scanned, place, spark):
+    segments = spark.read.format("delta").load(str(place / "warehouse" / "segments"))
+    places = segments.select("title_id", "track", "channel", "start_s").collect()
+    assert len(places) == len(set(places))
+    heard = defaultdict(set)
+    for row in places:
+        heard[row.title_id, row.track].add(row.start_s)
+    for found in scanned[1].values():
+        for row in found:
+            starts = heard.get((row.title_id, row.track), set())
+            if row.status == "rejected":
+                assert not starts, row.title_id
+            elif row.status == "ok":
+                assert len(starts) == int(row.decoded_s + 0.01), row.title_id
+
+
+def test_playlists_ask_no_server(place, spark, tmp_path):
+    """Lists that name a URL: a server on the loopback must never hear of it."""
+    asked = []
+
+    class Listening(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            asked.append(self.path)
+            self.send_error(404)
+
+        def log_message(self, *_):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Listening)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    maker = Maker(tmp_path / "lists")
+    maker.cases.clear()
+    maker.playlists()
+    for path in (tmp_path / "lists").iterdir():
+        path.write_bytes(path.read_bytes().replace(b"127.0.0.1:9", b"127.0.0.1:%d" % server.server_port))
+    assert run(place, tmp_path / "lists", tmp_path / "warehouse") == 0
+    server.shutdown()
+    assert asked == []
+    rows = rows_by_title(spark, tmp_path / "warehouse")
+    assert len(rows) == len(maker.cases)
+    heard = {title for title, found in rows.items() if any(row.decoded_s > 0 for row in found)}
+    assert heard <= {"external samples.mp4"}  # its own samples, not those of the file that it names
+
+
+def test_a_file_that_grows_and_one_that_vanishes(place, spark, tmp_path, monkeypatch):
+    """Between the probe and the decoding one file is deleted, one has grown, one is replaced by a FIFO."""
+    music = music_like(3.0, 48_000, __import__("numpy").random.default_rng(0))
+    for name in ("stays.wav", "grows.aac", "vanishes.wav", "replaced.wav"):
+        write(tmp_path / "catalogue" / name, music)
+    probe = scan.Scan.probe
+
+    def then(self, titles):
+        found = probe(self, titles)
+        folder = tmp_path / "catalogue"
+        with (folder / "grows.aac").open("ab") as file:
+            file.write((folder / "grows.aac").read_bytes())
+        (folder / "vanishes.wav").unlink()
+        (folder / "replaced.wav").unlink()
+        os.mkfifo(folder / "replaced.wav")
+        return found
+
+    monkeypatch.setattr(scan.Scan, "probe", then)
+    assert run(place, tmp_path / "catalogue", tmp_path / "warehouse") == 0
+    found = {title: rows[0] for title, rows in rows_by_title(spark, tmp_path / "warehouse").items()}
+    assert {title: row.error_code for title, row in found.items()} == {
+        "stays.wav": None, "grows.aac": None, "vanishes.wav": "not_found", "replaced.wav": "not_a_file",
+    }  # fmt: skip
+    monkeypatch.setattr(scan.Scan, "probe", probe)
+    assert run(place, tmp_path / "catalogue", tmp_path / "warehouse") == 0
+    found = {title: rows[0] for title, rows in rows_by_title(spark, tmp_path / "warehouse").items()}
+    assert found["grows.aac"].decoded_s == pytest.approx(6.0, abs=0.3)  # its new size was noticed
+    assert set(found) == {"stays.wav", "grows.aac", "vanishes.wav", "replaced.wav"} - {"vanishes.wav"} | {
+        "vanishes.wav"
+    }
+
+
+@pytest.mark.slow
+def test_five_hundred_mutations(place, spark, tmp_path):
+    """Valid files of every container, mutated: one title each at the end, nothing crashes, nothing is lost."""
+    count = int(os.environ.get("AUSCULT_MUTATIONS", "500"))
+    maker = Maker(tmp_path / "unused")
+    sources = {suffix: path.read_bytes() for suffix, path in maker.sources.items()}
+    assert set(sources) == set(SUFFIXES)
+    folder = tmp_path / "catalogue"
+    folder.mkdir()
+    names = set()
+    for name, data in mutations(sources, count, seed=6):
+        (folder / name).write_bytes(data)
+        names.add(name)
+    write(folder / "neighbour.wav", maker.music)
+    assert run(place, folder, tmp_path / "warehouse") == 0
+    rows = rows_by_title(spark, tmp_path / "warehouse")
+    assert set(rows) == names | {"neighbour.wav"}
+    keys = [(row.title_id, row.track) for found in rows.values() for row in found]
+    assert len(keys) == len(set(keys))
+    assert rows["neighbour.wav"][0].status == "ok"
+    states = defaultdict(int)
+    for found in rows.values():
+        states[found[0].status] += 1
+    accidents = [key for key in keys if any(row.error_code in ("crashed", "timeout") for row in rows[key[0]])]
+    print(f"{count} mutations: {dict(states)}, {len(accidents)} decoders died")
+    assert not accidents
