@@ -7,7 +7,7 @@ CATALOGUE ?= var/demo
 DEMO := $(if $(filter var/demo,$(CATALOGUE)),1)
 export AUSCULT_HOME ?= $(CURDIR)/var
 .DEFAULT_GOAL := help
-.PHONY: help setup scan demo-table register test test-slow check bench bench-training bench-tuning bench-filter evaluate evaluate-r128 lock dist
+.PHONY: help setup scan demo-table register test test-slow chaos audit check bench bench-training bench-tuning bench-filter evaluate evaluate-r128 lock dist
 
 help: ## print this help
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -41,6 +41,12 @@ test: setup ## the tests
 
 test-slow: setup ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow
+
+chaos: setup ## hostile files, dying machines, shared tables: each case and its outcome into CHAOS.md
+	AUSCULT_KILLS=$${AUSCULT_KILLS:-20} $(BIN)/python -m pytest -m chaos --table CHAOS.md -rs
+
+audit: setup ## known vulnerabilities of the pinned dependencies; says so where nothing could be looked up
+	$(BIN)/python .ci/audit.py
 
 check: setup ## style and types
 	$(BIN)/ruff check .

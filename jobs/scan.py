@@ -384,6 +384,8 @@ def main(argv: list[str]) -> int:
         row = tables.new_scan(scan_id, options.catalogue, settings, scan.models, points, _device(spark))
         if (lease.was_abandoned or storage.folders(tables.STAGING)) and (recovered := tables.recover(spark, storage)):
             log.info("brought in %d chunks that an interrupted scan had scored", recovered)
+        for warning in tables.changed_models(spark, storage, scan.models):
+            log.warning("%s", warning)
         tables.begin_scan(spark, storage, row)
         try:
             _scan_all(scan, titles)

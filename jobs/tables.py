@@ -380,6 +380,19 @@ def new_scan(
     }
 
 
+def changed_models(spark: SparkSession, storage: Storage, models: list["ShippedModel"]) -> list[str]:
+    """Warnings of versions whose files are not those that an earlier scan of this warehouse recorded."""
+    earlier = read(spark, storage, "scans").selectExpr("scan_id", "inline(models)")
+    known = {(row.name, row.version): row for row in earlier.orderBy("scan_id").collect()}
+    return [
+        f"model {model.key}: its files have digest {model.digest[:16]}, those of scan {known[key].scan_id} had "
+        f"{known[key].digest[:16]}: scores under one version now come of two models; register the new files as a version "
+        "of their own"
+        for model in models
+        if (key := (model.name, model.version)) in known and known[key].digest != model.digest
+    ]
+
+
 def begin_scan(spark: SparkSession, storage: Storage, row: dict[str, Any]) -> None:
     """Add a scan's row."""
     _scan_frame(spark, row).write.format("delta").mode("append").save(storage.locate("scans"))

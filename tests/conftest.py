@@ -13,6 +13,61 @@ sys.path.insert(0, str(Path(__file__).parent))
 from signals import music_like
 
 
+FIGURE = "figure: "  # a test prints lines that begin so; they go into the table
+
+
+def pytest_addoption(parser):
+    parser.addoption("--table", metavar="FILE", help="write what each test showed as a Markdown table")
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item, call):
+    report = (yield).get_result()
+    said = (item.function.__doc__ or "").strip().split("\n\n")[0]
+    case = item.name.removeprefix("test_").replace("_", " ")
+    report.case = (item.path.name, case, " ".join(said.split()))
+
+
+class Table:
+    """Collects outcomes and writes them at the end of the run."""
+
+    def __init__(self, path):
+        self.path = Path(path)
+        self.rows = {}
+
+    def pytest_runtest_logreport(self, report):
+        row = self.rows.setdefault(report.nodeid, {"case": report.case, "outcome": "passed", "s": 0.0, "figures": []})
+        row["s"] += report.duration
+        if report.outcome != "passed":
+            row["outcome"] = report.outcome
+        if report.when == "call":
+            row["figures"] += [
+                line.removeprefix(FIGURE) for line in report.capstdout.splitlines() if line.startswith(FIGURE)
+            ]
+
+    def pytest_sessionfinish(self):
+        rows = list(self.rows.values())
+        passed = sum(row["outcome"] == "passed" for row in rows)
+        lines = [
+            "# What the scan survives",
+            "",
+            f"Written by `make chaos`: {passed} of {len(rows)} cases passed, in {sum(row['s'] for row in rows) / 60:.0f} minutes.",
+            "",
+            "| tests/ | case | outcome | seconds |",
+            "|---|---|---|---|",
+        ]
+        for row in rows:
+            file, case, said = row["case"]
+            text = f"**{case}**" + (f": {said}" if said else "") + "".join(f"<br>{figure}" for figure in row["figures"])
+            lines.append(f"| {file} | {text.replace('|', '/')} | {row['outcome']} | {row['s']:.0f} |")
+        self.path.write_text("\n".join(lines) + "\n")
+
+
+def pytest_configure(config):
+    if config.getoption("--table"):
+        config.pluginmanager.register(Table(config.getoption("--table")))
+
+
 @pytest.fixture(scope="session")
 def prepared_store(tmp_path_factory):
     """A migrated MLflow sqlite store: making one takes seconds, copying it none."""

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -195,11 +196,13 @@ def test_a_full_disk_loses_nothing(place, spark, tmp_path, undisturbed):
         for free_kib in (130, 180, 240, 300, 360):  # fails at a later step each time
             shutil.rmtree(small / "warehouse", ignore_errors=True)
             filler.write_bytes(bytes((700 - free_kib) * 1024 // 4096 * 4096))
+            said = ""
             try:
-                assert run(place / "catalogue", small / "warehouse") == 0
-            except Exception as error:
+                run(place / "catalogue", small / "warehouse")
+            except Exception as error:  # of Spark, of Delta, of py4j
                 failed += 1
-                assert "No space left" in f"{error} {getattr(error, 'java_exception', '')}", error
+                said = f"{error} {getattr(error, 'java_exception', '')}"
+            assert not said or "No space left" in said
             filler.unlink()
             subprocess.run(["mount", "-o", "remount,size=20m", str(small)], check=True)
             assert run(place / "catalogue", small / "warehouse") == 0
@@ -223,7 +226,7 @@ def test_others_write_while_a_scan_commits(place, spark, tmp_path, undisturbed):
     tables.prepare(spark, storage)
     (tmp_path / "settings.yaml").write_text("chunk_channel_h_per_core: 0.0008\n")  # a chunk for every two titles or so
     done = threading.Event()
-    did = {"optimize": 0, "update": 0, "review": 0, "conflicts": 0}
+    did = Counter()
 
     def meddle():
         while not done.is_set():
@@ -242,8 +245,7 @@ def test_others_write_while_a_scan_commits(place, spark, tmp_path, undisturbed):
                         write_deltalake(storage.locate("reviews"), pa.table(empty, schema=schema), mode="append")
                     did[what] += 1
                 except Exception as error:  # the other writer may lose; the scan must not
-                    assert "oncurrent" in str(error), error
-                    did["conflicts"] += 1
+                    did["conflicts" if "oncurrent" in str(error) else f"failed: {error}"[:200]] += 1
                 done.wait(1.0)
 
     thread = threading.Thread(target=meddle)
@@ -253,7 +255,8 @@ def test_others_write_while_a_scan_commits(place, spark, tmp_path, undisturbed):
     finally:
         done.set()
         thread.join()
-    print(did)
+    print(dict(did))
+    assert set(did) <= {"optimize", "update", "review", "conflicts"}
     assert did["optimize"] >= 1
     assert did["update"] >= 1
     assert did["review"] >= 1

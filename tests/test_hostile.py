@@ -6,6 +6,7 @@ import shutil
 import threading
 from collections import defaultdict
 
+import numpy as np
 import pytest
 import toy_models
 from hostile import SUFFIXES, Maker, mutations
@@ -73,7 +74,7 @@ def test_every_hostile_file_ends_as_the_right_row(scanned):
         )
         if not is_right:
             wrong.append((case.group, case.name, said, sorted(case.status), sorted(map(str, case.codes))))
-    print(f"{len(cases)} hostile files, {len(cases) - len(wrong)} with the right row")
+    print(f"figure: {len(cases)} hostile files, {len(cases) - len(wrong)} with the right row")
     assert not wrong
     assert not rows, "rows of files that are not there"
 
@@ -130,7 +131,7 @@ def test_playlists_ask_no_server(place, spark, tmp_path):
 
 def test_a_file_that_grows_and_one_that_vanishes(place, spark, tmp_path, monkeypatch):
     """Between the probe and the decoding one file is deleted, one has grown, one is replaced by a FIFO."""
-    music = music_like(3.0, 48_000, __import__("numpy").random.default_rng(0))
+    music = music_like(3.0, 48_000, np.random.default_rng(0))
     for name in ("stays.wav", "grows.aac", "vanishes.wav", "replaced.wav"):
         write(tmp_path / "catalogue" / name, music)
     probe = scan.Scan.probe
@@ -160,6 +161,91 @@ def test_a_file_that_grows_and_one_that_vanishes(place, spark, tmp_path, monkeyp
     }
 
 
+NASTY = [
+    "'; DROP TABLE detections; --",
+    '" OR 1=1 --',
+    "../../../../etc/passwd",
+    "<script>alert(1)</script>",
+    "<img src=x onerror=alert(1)>",
+    "new\nline\r\nand\ttab",
+    "right \u202e to left \u200f",
+    '=HYPERLINK("http://127.0.0.1")',
+    "$(touch pwned)`id`;ls|cat",
+    "${spark.sql.warehouse.dir} :param {brace} %s %(x)s",
+    "back\\slash\\' \\u0041",
+    "`tick` [bracket] #hash",
+    "nul\\0 \u2028 separator",
+    "\U0001f3b5 emoji",
+]
+
+
+def test_no_catalogue_value_is_taken_for_code(place, spark, tmp_path):
+    """Ids, languages and further columns with quotes, paths, markup and formulas, through every job that prints them."""
+    import csv
+    import html
+    import json
+    import re
+
+    from jobs import detect, export, report, review
+
+    loud = np.sign(music_like(3.0, 48_000, np.random.default_rng(0))) * np.float32(0.9)
+    media = write(tmp_path / "media" / "loud.flac", loud)
+    with (tmp_path / "titles.csv").open("w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(["title_id", "uri", "language", "no'te\"; --", "<b>"])
+        table.writerows([name, str(media), name, name, name] for name in NASTY)
+    (tmp_path / "settings.yaml").write_text(
+        "operating_points: {loud: {threshold: 0.1, min_detected_s: 1, window_s: 2}}\n"
+    )
+    warehouse = tmp_path / "warehouse"
+    assert run(tmp_path, tmp_path / "titles.csv", warehouse) == 0
+    rows = {title: found[0].asDict() for title, found in rows_by_title(spark, warehouse).items()}
+    assert set(rows) == set(NASTY)
+    assert all(row["language"] == title for title, row in rows.items())
+    own = [name for name in next(iter(rows.values())) if "te" in name and "no" in name]
+    assert own
+    assert all(row[own[0]] == title for title, row in rows.items())
+    given = ["--warehouse", str(warehouse)]
+    lower = tmp_path / "lower.yaml"
+    lower.write_text((tmp_path / "settings.yaml").read_text().replace("0.1", "0.05"))
+    assert detect.main([*given, "--settings", str(lower)]) == 0
+    detections = spark.read.format("delta").load(str(warehouse / "detections"))
+    assert {row.title_id for row in detections.collect()} == set(NASTY)
+    # Verdicts by way of a spreadsheet's CSV.
+    assert review.main(["queue", *given, "--out", str(tmp_path / "todo.csv")]) == 0
+    with (tmp_path / "todo.csv").open(newline="") as file:
+        todo = list(csv.DictReader(file))
+    assert len(todo) == len(NASTY)
+    for line in todo:
+        line |= {"verdict": "false_positive", "cause": "other"}
+    with (tmp_path / "done.csv").open("w", newline="") as file:
+        table = csv.DictWriter(file, todo[0])
+        table.writeheader()
+        table.writerows(todo)
+    assert review.main(["import", str(tmp_path / "done.csv"), *given, "--reviewer", "ana"]) == 0
+    assert detections.count() == len(NASTY)
+    # Hand-over files: named without leaving their folder, exact in JSON, no formula in CSV.
+    out = tmp_path / "handover"
+    before = {path for path in tmp_path.rglob("*") if out not in path.parents}
+    assert export.main([*given, "--out", str(out), "--format", "all", "--frame-rate", "25"]) == 0
+    assert {path for path in tmp_path.rglob("*") if out not in path.parents} - before <= {out}
+    told = set()
+    for path in out.rglob("*.json"):
+        told |= {title for title in NASTY if json.dumps(title)[1:-1] in path.read_text() or title in path.read_text()}
+    assert told == set(NASTY)
+    for path in out.rglob("*.csv"):
+        with path.open(newline="") as file:
+            for cells in csv.reader(file):
+                assert not any(cell.startswith(("=", "+", "@")) for cell in cells)
+    assert export.main([*given, "--out", str(tmp_path / "one"), "--format", "json", "--title", NASTY[0]]) == 0
+    # The page: every id is text, and nothing that is not the page's own runs.
+    assert report.main([*given, "--out", str(tmp_path / "report.html")]) == 0
+    page = (tmp_path / "report.html").read_text()
+    assert "<script>alert(1)" not in page
+    assert not re.search(r"<img src=x|<b>\s*=", page)
+    assert html.escape("<script>alert(1)</script>") in page or "\\u003cscript" in page
+
+
 @pytest.mark.slow
 def test_five_hundred_mutations(place, spark, tmp_path):
     """Valid files of every container, mutated: one title each at the end, nothing crashes, nothing is lost."""
@@ -184,5 +270,5 @@ def test_five_hundred_mutations(place, spark, tmp_path):
     for found in rows.values():
         states[found[0].status] += 1
     accidents = [key for key in keys if any(row.error_code in ("crashed", "timeout") for row in rows[key[0]])]
-    print(f"{count} mutations: {dict(states)}, {len(accidents)} decoders died")
+    print(f"figure: {count} mutations: {dict(states)}, {len(accidents)} decoders died")
     assert not accidents

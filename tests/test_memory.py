@@ -53,9 +53,10 @@ def peaks(tmp_path, seconds):
     return worker_mib, decoder_mib
 
 
+@pytest.mark.chaos
 @pytest.mark.slow
 def test_three_hours_need_no_more_memory_than_ten_minutes(tmp_path):
     short, long = peaks(tmp_path, 600), peaks(tmp_path, 3 * 3600)
-    print(f"worker {short[0]:.0f} -> {long[0]:.0f} MiB, decoder {short[1]:.0f} -> {long[1]:.0f} MiB")
+    print(f"figure: worker {short[0]:.0f} -> {long[0]:.0f} MiB, decoder {short[1]:.0f} -> {long[1]:.0f} MiB")
     assert long[0] < 1.2 * short[0]
     assert long[1] < 1.2 * short[1]
