@@ -269,15 +269,16 @@ def choose_clips(entries: list["Entry"], room_bytes: float | None) -> "MediaPlan
 def _order(entry: "Entry", plan: "MediaPlan") -> dict[str, Any] | None:
     from jobs.report_media import STEREO_SHARE
     from udfs.clips import STEREO
+    from udfs.remote import path_of
 
     row = entry.detection
-    uri = str(entry.track.get("uri") or "")
+    path = path_of(str(entry.track.get("uri") or ""))
     has_picture, has_clip = entry.number <= plan.pictures, entry.number <= plan.clips
-    if not uri.startswith("file://") or not (has_picture or has_clip):
+    if path is None or not (has_picture or has_clip):
         return None
     share = STEREO_SHARE if set(row["channels"] or []) == set(STEREO) else 1.0
     return {
-        "number": entry.number, "path": uri.removeprefix("file://"), "track": row["track"],
+        "number": entry.number, "path": path, "track": row["track"],
         "content_hash": row["content_hash"], "start_s": row["start_s"], "end_s": row["end_s"], "channels": row["channels"],
         "from_s": entry.shown.start_s, "to_s": entry.shown.end_s,
         "clip_start_s": entry.clip.start_s, "clip_end_s": entry.clip.end_s,
@@ -299,11 +300,13 @@ def _assign_tasks(orders: list[dict[str, Any]], most: int) -> None:
 
 def _medium(entry: "Entry", answer: Any) -> Medium:
     """The answer to an order in words and bytes."""
+    from udfs.remote import path_of
+
     row, uri = entry.detection, entry.track.get("uri")
     if not entry.track:
         return Medium(warnings=[f"{NO_CLIP}: the title is not in the table tracks any more."])
-    if not str(uri).startswith("file://"):
-        return Medium(warnings=[f"{NO_CLIP}: expected a local file, found {uri}; mount the storage on every node."])
+    if path_of(str(uri)) is None:
+        return Medium(warnings=[f"{NO_CLIP}: expected a file, found {uri}; mount the storage on every node."])
     if answer is None:
         return Medium()
     if answer.error_code is not None:

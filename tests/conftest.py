@@ -12,7 +12,6 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from signals import music_like
 
-
 FIGURE = "figure: "  # a test prints lines that begin so; they go into the table
 
 

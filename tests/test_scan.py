@@ -498,7 +498,7 @@ def test_says_why_there_is_nothing(asked, spark):
         (uri, 0, 5.0, 5.0, "expected 0 <= start_s < end_s"),
         (None, 0, 0.0, 1.0, "found NULL"),
         (uri, 0, 100.0, 101.0, "no whole segment"),
-        ("s3://bucket/film.mkv", 0, 0.0, 1.0, "mount the storage"),
+        ("ftp://host/film.mkv", 0, 0.0, 1.0, "mount the storage"),
         (uri.removeprefix("file://") + ".gone", 0, 0.0, 1.0, ""),
         (broken, 0, 0.0, 1.0, ""),
     ]

@@ -79,6 +79,17 @@ def is_remote(path: str) -> bool:
     return scheme_of(path) in SCHEMES
 
 
+def path_of(uri: str) -> str | None:
+    """What to open for a title's URI as the table tracks has it; None where it is not to be opened from here.
+
+    >>> path_of("file:///a%20b.wav"), path_of("s3a://bucket/a b.wav"), path_of("https://host/a.wav")
+    ('/a%20b.wav', 's3a://bucket/a b.wav', None)
+    """
+    if uri.startswith("file://"):
+        return uri.removeprefix("file://")
+    return uri if is_remote(uri) and not has_credentials(uri) else None
+
+
 def redacted(uri: str) -> str:
     """A URI without the user, password, key or signature that it carries, as it may be stored and shown.
 

@@ -240,7 +240,7 @@ SPANS = StructType(
     [
         _column("task", IntegerType(), "Task that scores the span", nullable=False),
         _TITLE_ID,
-        _column("path", StringType(), "Local path of the file, undecodable bytes percent-encoded"),
+        _column("path", StringType(), "Local path, undecodable bytes percent-encoded, or the URI of an object"),
         _TRACK,
         _CONTENT_HASH,
         _START_S,

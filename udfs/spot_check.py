@@ -12,6 +12,7 @@ from udfs.contract import ModelContract
 from udfs.decoder import encode_path
 from udfs.media import MediaError
 from udfs.predict import ScanOptions, ShippedModel, model_folder, score_spans, task_device, worker_decoder
+from udfs.remote import path_of, redacted
 from udfs.schemas import SEGMENTS
 
 # Without comments: Spark compares the schema of what a pandas UDF returns with them, and they do not come back.
@@ -97,7 +98,7 @@ def _span(number: int, row: tuple[Any, ...], model: ShippedModel, options: ScanO
         raise ValueError("expected uri, track, start_s and end_s, found NULL")
     if not 0 <= start_s < end_s:
         raise ValueError(f"expected 0 <= start_s < end_s, found {start_s:g} and {end_s:g}")
-    path = _local_path(uri)
+    path = _path(uri)
     tracks = worker_decoder(options).probe(path)
     info = next((found for found in tracks if found.track == int(track)), None)
     if info is None:
@@ -128,9 +129,8 @@ def grid_start_s(start_s: float, contract: ModelContract) -> float:
     return max(0, math.floor(np.round((start_s - length_s) / hop_s, 9)) + 1) * hop_s
 
 
-def _local_path(uri: str) -> str:
-    if uri.startswith("file://"):  # as the table tracks has it, encoded already
-        return uri.removeprefix("file://")
-    if "://" in uri:
-        raise ValueError(f"{uri}: expected a local path or file: URI; mount the storage on every node")
-    return encode_path(uri)
+def _path(uri: str) -> str:
+    path = path_of(uri)
+    if path is None and "://" in uri:
+        raise ValueError(f"{redacted(uri)}: expected a path or a URI as in tracks.uri; mount the storage on every node")
+    return encode_path(uri) if path is None else path
