@@ -76,6 +76,12 @@ class Lease:
                 f"more is written; run it again once the other has ended"
             )
 
+    def holder(self) -> str | None:
+        """Which job holds the lease; None where nobody alive does."""
+        text = self._settled()
+        found = _parsed(text) if text is not None else None
+        return str(found["scan_id"]) if found is not None and self._is_alive(found, text or "") else None
+
     def _renew(self) -> None:
         while not self._done.wait(RENEW_S):
             try:

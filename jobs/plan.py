@@ -14,7 +14,10 @@ from udfs.media import TrackInfo
 from udfs.schemas import TRACKS
 
 # What may have mended itself without the file changing; such titles are tried again by every scan.
-TRANSIENT = frozenset({"not_found", "unreadable", "crashed", "timeout", "out_of_memory", "storage_error", "no_space"})
+INCOMPLETE = "incomplete"  # `jobs/maintain.py --mend` found segments missing
+TRANSIENT = frozenset(
+    {"not_found", "unreadable", "crashed", "timeout", "out_of_memory", "storage_error", "no_space", INCOMPLETE}
+)
 # Decoding from the start of a title to a span costs about this share of scoring the same audio on a CPU.
 SKIP_COST = 0.03
 _DELTA_FORBIDDEN = str.maketrans(dict.fromkeys(" ,;{}()\n\t=", "_"))
@@ -47,7 +50,8 @@ class PlannedTrack:
         spans: (start_s, end_s) pieces to score; the last one is open-ended.
         info: None where the file could not be opened.
         models: keys of the models that have not scored this content.
-        is_again: the same content was scored in part before, and what came of it is to be replaced.
+        is_again: this content may have been scored before (in part, or before the file was away or was another for a
+            while), and what came of it is to be replaced.
     """
 
     row: dict[str, Any]
@@ -142,9 +146,10 @@ def plan_title(
             row = _row(title, info)
             is_same = before is not None and before.content_hash == info.content_hash
             missing = tuple(key for key in models if not is_same or before is None or key not in before.scored_with)
-            is_again = is_same and before is not None and before.error_code in TRANSIENT
-            if is_again:
+            is_unfinished = is_same and before is not None and before.error_code in TRANSIENT
+            if is_unfinished:
                 missing = models
+            is_again = is_unfinished or (bool(known) and not is_same)
             if is_same and not missing and before is not None:
                 done.append(before)
                 if title.modified_ns is not None and not _is_same_file(title, before):

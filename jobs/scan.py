@@ -323,7 +323,10 @@ class Scan:
             "tracks": [track.row for plan in plans for track in plan.tracks],
             "gone": [entry for plan in plans for entry in plan.gone],
             "again": [
-                [track.row["title_id"], track.row["track"]] for plan in plans for track in plan.tracks if track.is_again
+                [track.row["title_id"], track.row["track"], track.row["content_hash"]]
+                for plan in plans
+                for track in plan.tracks
+                if track.is_again
             ],
             "seen_before": [plan.title.title_id for plan in plans if plan.seen_before],
             "operating_points": [

@@ -7,9 +7,10 @@ import socket
 import time
 import uuid
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from delta.exceptions import (
     ConcurrentAppendException,
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from jobs.operating_points import Points
     from udfs.predict import ShippedModel
 
+T = TypeVar("T")
 STAGING = "_staging"
 # Decoders pad the ends of a track; a shortfall below this is not damage.
 SHORTFALL_S = 1.0
@@ -120,13 +122,18 @@ def commit_chunk(spark: SparkSession, storage: Storage, folder: str) -> list[dic
     Returns:
         The rows that `tracks` received.
     """
-    for attempt in range(COMMIT_TRIES):
+    return persist(lambda: _commit_chunk(spark, storage, folder), f"chunk {folder}")
+
+
+def persist(write: Callable[[], T], what: str) -> T:
+    """Do a write again where Delta let another writer's change of the same moment win; it must bear being repeated."""
+    for attempt in range(COMMIT_TRIES - 1):
         try:
-            return _commit_chunk(spark, storage, folder)
+            return write()
         except CONFLICTS as error:
-            log.info("chunk %s: committed again, for another writer was faster: %s", folder, first_line(error))
+            log.info("%s: written again, for another writer was faster: %s", what, first_line(error))
             time.sleep(random.uniform(0.0, min(0.2 * 2**attempt, 10.0)))
-    return _commit_chunk(spark, storage, folder)
+    return write()
 
 
 def _commit_chunk(spark: SparkSession, storage: Storage, folder: str) -> list[dict[str, Any]]:
@@ -174,8 +181,8 @@ def _drop_outdated(spark: SparkSession, storage: Storage, manifest: dict[str, An
     """Delete what is no longer true of titles that were scanned before.
 
     Detections of content that a track no longer has go (its segments stay, under their content hash).
-    Where the same content is scored again after an accident, what the accident left goes from both
-    tables. Rows of this same scan are spared, so that repeating a commit deletes nothing it has written.
+    Where the same content is scored again (after an accident, or because the file was away or was another for a
+    while), what was there of it goes from both tables. Rows of this same scan are spared, so that repeating a commit deletes nothing it has written.
     """
     if manifest["seen_before"]:
         titles = spark.createDataFrame([(title,) for title in manifest["seen_before"]], "title_id string")
@@ -195,7 +202,7 @@ def _drop_outdated(spark: SparkSession, storage: Storage, manifest: dict[str, An
         models = {(point["model"], point["model_version"]) for point in manifest["operating_points"]}
         keys = [(*track, *model) for track in manifest["again"] for model in sorted(models)]
         for name in ("segments", "detections"):
-            columns = ["title_id", "track", "model", "model_version"]
+            columns = ["title_id", "track", "content_hash", "model", "model_version"]
             _delete(spark, storage, name, columns, keys, manifest["scan_id"])
 
 
@@ -263,7 +270,7 @@ def merge_tracks(spark: SparkSession, storage: Storage, tracks: list[dict[str, A
     if not rows:
         return
     columns = [name for name in schema.names if name != "is_gone"]
-    update: dict[str, str | Column] = {name: f"new.{name}" for name in _quoted(columns)}
+    update: dict[str, str | Column] = {name: f"new.{name}" for name in quoted(columns)}
     update["`scored_with`"] = (
         "CASE WHEN old.content_hash = new.content_hash "
         "THEN array_sort(array_union(coalesce(old.scored_with, array()), new.scored_with)) ELSE new.scored_with END"
@@ -278,12 +285,13 @@ def merge_tracks(spark: SparkSession, storage: Storage, tracks: list[dict[str, A
         .withSchemaEvolution()
         .whenMatchedDelete("new.is_gone")
         .whenMatchedUpdate(set=update)
-        .whenNotMatchedInsert("NOT new.is_gone", values={name: f"new.{name}" for name in _quoted(columns)})
+        .whenNotMatchedInsert("NOT new.is_gone", values={name: f"new.{name}" for name in quoted(columns)})
         .execute()
     )
 
 
-def _quoted(names: list[str]) -> list[str]:
+def quoted(names: list[str]) -> list[str]:
+    """Column names as SQL takes any of them."""
     return ["`" + name.replace("`", "``") + "`" for name in names]
 
 
@@ -401,13 +409,9 @@ def begin_scan(spark: SparkSession, storage: Storage, row: dict[str, Any]) -> No
 def end_scan(spark: SparkSession, storage: Storage, row: dict[str, Any]) -> None:
     """Update a scan's row with what came of it."""
     frame = _scan_frame(spark, row)
-    (
-        DeltaTable.forPath(spark, storage.locate("scans"))
-        .alias("old")
-        .merge(frame.alias("new"), "old.scan_id = new.scan_id")
-        .whenMatchedUpdateAll()
-        .execute()
-    )
+    scans = DeltaTable.forPath(spark, storage.locate("scans")).alias("old")
+    merge = scans.merge(frame.alias("new"), "old.scan_id = new.scan_id").whenMatchedUpdateAll()
+    persist(merge.execute, f"scan {row['scan_id']}")
 
 
 def _scan_frame(spark: SparkSession, row: dict[str, Any]) -> DataFrame:

@@ -382,6 +382,36 @@ def test_what_an_accident_left_is_replaced_and_neighbours_stay(place, spark, tmp
     assert [row.error_code for row in table(spark, tmp_path, "tracks").collect()] == ["not_media"]
 
 
+@pytest.mark.slow
+def test_a_title_that_was_away_or_another_for_a_while_is_stored_once(place, spark, tmp_path):
+    catalogue = tmp_path / "catalogue"
+    shutil.copytree(place / "catalogue" / "music", catalogue)
+    (tmp_path / "settings.yaml").write_text(SETTINGS + "max_rejected_share: 1.0\n")
+    listed = tmp_path / "list.csv"
+    listed.write_text("title_id,uri\none,catalogue/a b.flac\ntwo,catalogue/x=1/b.mp3\n")
+    assert run(tmp_path, catalogue="list.csv") == 0
+    before = segment_rows(spark, tmp_path)
+    detections = sorted(map(str, table(spark, tmp_path, "detections").drop("scan_id").collect()))
+    # Away for one scan, as a disk that was not mounted.
+    (catalogue / "a b.flac").rename(tmp_path / "kept.flac")
+    assert run(tmp_path, catalogue="list.csv") == 0
+    assert table(spark, tmp_path, "tracks").where("title_id = 'one'").first().error_code == "not_found"
+    (tmp_path / "kept.flac").rename(catalogue / "a b.flac")
+    assert run(tmp_path, catalogue="list.csv") == 0
+    assert segment_rows(spark, tmp_path) == before
+    assert sorted(map(str, table(spark, tmp_path, "detections").drop("scan_id").collect())) == detections
+    # Another for one scan: what that one had stays under its content, and what comes back is there once.
+    shutil.copy(catalogue / "a b.flac", tmp_path / "kept.flac")
+    write(catalogue / "a b.flac", music_like(3.0, 48_000, np.random.default_rng(5)))
+    assert run(tmp_path, catalogue="list.csv") == 0
+    other = [row for row in segment_rows(spark, tmp_path) if row not in before]
+    assert len(other) == 6
+    shutil.copy(tmp_path / "kept.flac", catalogue / "a b.flac")
+    assert run(tmp_path, catalogue="list.csv") == 0
+    assert segment_rows(spark, tmp_path) == sorted([*before, *other])
+    assert sorted(map(str, table(spark, tmp_path, "detections").drop("scan_id").collect())) == detections
+
+
 def test_dry_run_prints_the_plan_and_writes_nothing(place, spark, capsys):
     assert run(place, "--dry-run", warehouse="untouched") == 0
     printed = capsys.readouterr().out
