@@ -1,5 +1,6 @@
 """One writer at a time per warehouse: two would score and store the same titles twice."""
 
+import hashlib
 import json
 import os
 import socket
@@ -45,16 +46,17 @@ class Lease:
 
     def __enter__(self) -> "Lease":
         text = self._settled()
-        if text is not None:
+        if text is None:
+            try:
+                self._write(overwrite=False)
+            except Exception as error:
+                raise self._taken() from error
+        else:
             holder = _parsed(text)
             if holder is not None and self._is_alive(holder, text):
-                raise self._taken(holder)
-            self._put_aside(text)
+                raise self._taken()
+            self._take_over(text)
             self.was_abandoned = True
-        try:
-            self._write(overwrite=False)
-        except Exception as error:
-            raise AuscultError(f"warehouse {self.storage.root}: another job took it at the same moment") from error
         self._thread = threading.Thread(target=self._renew, daemon=True)
         self._thread.start()
         return self
@@ -131,6 +133,10 @@ class Lease:
             "scan %s on %s holds the warehouse; watching for %.0f s whether it is alive",
             holder["scan_id"], holder["host"], self.watch_s,
         )  # fmt: skip
+        return self._changes(text)
+
+    def _changes(self, text: str) -> bool:
+        """Whether the lease becomes another than this within the time of watching."""
         until = time.monotonic() + self.watch_s
         while time.monotonic() < until:
             time.sleep(min(1.0, self.watch_s / 10))
@@ -138,21 +144,29 @@ class Lease:
                 return True
         return False
 
-    def _put_aside(self, text: str) -> None:
-        """Take a dead holder's lease away, by a new name: of two jobs that found it dead, one succeeds."""
-        aside = f"{LEASE}.{self.scan_id}"
-        if self.storage.rename(LEASE, aside):
-            found = self.storage.read_text(aside) if text else text
-            if found == text:
-                self.storage.delete(aside)
-                return
-            self.storage.rename(aside, LEASE)  # the other was faster, and this is its new one
-        raise AuscultError(f"warehouse {self.storage.root}: another job took it at the same moment")
+    def _take_over(self, text: str) -> None:
+        """Replace a dead holder's lease. Of several that found it dead, one can create the marker for this very lease."""
+        marker = f"{LEASE}.{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+        for is_last in (False, True):
+            try:
+                self.storage.write_text(marker, self.scan_id, overwrite=False)
+                break
+            except Exception as error:
+                if is_last or self._changes(text):
+                    raise self._taken() from error
+                self.storage.delete(marker)  # whoever made it died before it had replaced the lease
+        try:
+            if self._text() != text:  # another made the marker, replaced the lease and was done before we came
+                raise self._taken()
+            self._write(overwrite=True)
+        finally:
+            self.storage.delete(marker)
 
-    def _taken(self, holder: dict[str, Any]) -> AuscultError:
+    def _taken(self) -> AuscultError:
+        holder = _parsed(self._settled() or "")
+        who = f"scan {holder['scan_id']} on {holder['host']} (process {holder['pid']})" if holder else "another job"
         return AuscultError(
-            f"warehouse {self.storage.root}: scan {holder['scan_id']} on {holder['host']} (process {holder['pid']}) "
-            f"is writing to it; wait for it to end, or take another --warehouse"
+            f"warehouse {self.storage.root}: {who} is writing to it; wait for it to end, or take another --warehouse"
         )
 
 

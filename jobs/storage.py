@@ -70,15 +70,6 @@ class Storage:
         """Delete a file, or a folder with all it holds."""
         self._fs.delete(self._path(name), True)
 
-    def rename(self, name: str, new_name: str) -> bool:
-        """Rename a file; False where it is not there (any more)."""
-        try:
-            return bool(self._fs.rename(self._path(name), self._path(new_name)))
-        except Exception:
-            if self.exists(name):
-                raise
-            return False
-
     def write_text(self, name: str, text: str, *, overwrite: bool = True) -> None:
         """Write a small file.
 

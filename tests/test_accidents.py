@@ -307,21 +307,22 @@ def test_a_holder_on_another_host_is_judged_by_its_renewals_and_not_by_clocks(st
     assert not storage.exists(LEASE)
 
 
-def test_of_two_that_find_a_dead_holder_one_wins(storage):
-    for _ in range(10):
-        elsewhere(storage, 1, "dead")
-        outcomes = []
-        inside = threading.Barrier(4, timeout=30)
+def test_of_four_that_find_a_dead_holder_one_wins(storage):
+    for number in range(10):
+        elsewhere(storage, number, "dead")
+        outcomes, wins = [], threading.Event()
+        others_done = threading.Barrier(4, timeout=60)
 
-        def take(number, outcomes=outcomes, inside=inside):
+        def take(number, outcomes=outcomes, wins=wins, others_done=others_done):
             try:
                 with Lease(storage, f"scan{number}", watch_s=0.5) as held:
-                    inside.wait()
+                    wins.set()
+                    others_done.wait()  # held while all others try
                     held.check()
                     outcomes.append("held")
-            except AuscultError:
-                outcomes.append("refused")
-                inside.wait()
+            except AuscultError as error:
+                outcomes.append("refused" if "is writing to it" in str(error) else str(error))
+                others_done.wait()
 
         threads = [threading.Thread(target=take, args=(number,)) for number in range(4)]
         for thread in threads:
@@ -329,7 +330,19 @@ def test_of_two_that_find_a_dead_holder_one_wins(storage):
         for thread in threads:
             thread.join()
         assert sorted(outcomes) == ["held", "refused", "refused", "refused"]
-        storage.delete(LEASE)
+        assert not storage.exists(LEASE)
+    assert [path.name for path in Path(storage.root).iterdir() if "lease" in path.name] == []
+
+
+def test_one_that_died_while_taking_over_is_no_obstacle(storage):
+    import hashlib
+
+    elsewhere(storage, 1, "dead")
+    text = storage.read_text(LEASE)
+    storage.write_text(f"{LEASE}.{hashlib.sha256(text.encode()).hexdigest()[:16]}", "died", overwrite=False)
+    with Lease(storage, "mine", watch_s=0.5) as held:
+        assert held.was_abandoned
+        held.check()
 
 
 def test_a_job_that_stood_still_writes_nothing_more(storage):
