@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 CATALOGUE ?= var/demo
+SLOW ?= slow
 DEMO := $(if $(filter var/demo,$(CATALOGUE)),1)
 export AUSCULT_HOME ?= $(CURDIR)/var
 .DEFAULT_GOAL := help
@@ -40,7 +41,7 @@ test: setup ## the tests
 	$(BIN)/python -m pytest -m "not slow"
 
 test-slow: setup ## the tests that take minutes
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m "$(SLOW)"
 
 chaos: setup ## hostile files, dying machines, shared tables: each case and its outcome into CHAOS.md
 	AUSCULT_KILLS=$${AUSCULT_KILLS:-20} $(BIN)/python -m pytest -m chaos --table CHAOS.md -rs

@@ -119,7 +119,7 @@ def _unresolved(registry: Any, uri: str, name: str, error: Exception) -> Auscult
     """Say what there is instead of what was asked for."""
     from mlflow.exceptions import MlflowException
 
-    reason = " ".join(str(error).split())
+    reason = _without_passwords(str(error))
     if getattr(error, "error_code", "") not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "NOT_FOUND"):
         return AuscultError(f"model {uri}: the registry at {_shown_uri()} cannot be reached or refuses: {reason[:300]}")
     try:
@@ -140,7 +140,12 @@ def _unresolved(registry: Any, uri: str, name: str, error: Exception) -> Auscult
 
 def _shown_uri() -> str:
     """The registry's address without a password in it."""
-    return re.sub(r"//[^/@]*@", "//", tracking_uri())
+    return _without_passwords(tracking_uri())
+
+
+def _without_passwords(text: str) -> str:
+    """One line without the user and password of any URL in it: MLflow's errors repeat the registry's address."""
+    return re.sub(r"//[^/@\s]*@", "//", " ".join(text.split()))
 
 
 def _fetch(registry: Any, uri: str, name: str, version: str) -> ResolvedModel:
@@ -156,7 +161,7 @@ def _fetch(registry: Any, uri: str, name: str, version: str) -> ResolvedModel:
         mlflow.artifacts.download_artifacts(f"models:/{name}/{version}", dst_path=str(folder))
         metadata = mlflow.models.Model.load(str(folder)).metadata
     except (MlflowException, OSError) as error:
-        raise AuscultError(f"model {uri}: its files cannot be fetched: {' '.join(str(error).split())[:300]}") from error
+        raise AuscultError(f"model {uri}: its files cannot be fetched: {_without_passwords(str(error))[:300]}") from error
     # MLflow notes here where it was fetched from, which would change the digest from place to place.
     (folder / "registered_model_meta").unlink(missing_ok=True)
     key = f"{name}/{version}"

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections import Counter
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
@@ -78,6 +79,7 @@ def undisturbed(place, spark):
     return {name: rows(spark, place / "warehouse", name) for name in ("tracks", "segments", "detections")}
 
 
+@pytest.mark.slow
 def test_titles_that_kill_their_worker_are_set_aside(place, spark, tmp_path, undisturbed):
     """Two of twelve titles kill the Python worker, by a signal and by a segmentation fault."""
     shutil.copytree(place / "catalogue", tmp_path / "catalogue")
@@ -102,6 +104,7 @@ def test_titles_that_kill_their_worker_are_set_aside(place, spark, tmp_path, und
     assert spark.read.format("delta").load(str(tmp_path / "warehouse" / "segments")).count() == 10 * 6 + 2 * 4
 
 
+@pytest.mark.slow
 def test_a_model_that_kills_every_worker_ends_the_scan(place, spark, tmp_path):
     for number in range(4):
         write(tmp_path / "catalogue" / f"{number}.wav", np.full((1, 48_000), POISON, dtype=np.float32))
@@ -183,6 +186,7 @@ def test_a_decoder_that_dies_or_hangs_costs_its_title_alone(tmp_path, monkeypatc
         assert sorted(map(str, segments[name])) == sorted(map(str, segments["a good"])), name
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts a small file system")
 def test_a_full_disk_loses_nothing(place, spark, tmp_path, undisturbed):
     """The warehouse's disk fills up while a chunk is staged or committed; with more room the next scan finishes."""
@@ -216,6 +220,7 @@ def test_a_full_disk_loses_nothing(place, spark, tmp_path, undisturbed):
         subprocess.run(["umount", "-l", str(small)], check=True)
 
 
+@pytest.mark.slow
 def test_others_write_while_a_scan_commits(place, spark, tmp_path, undisturbed):
     """OPTIMIZE runs, an analyst updates a column of `tracks`, and reviews arrive from outside Spark."""
     import pyarrow as pa
@@ -373,6 +378,36 @@ def test_a_scan_that_was_killed_leaves_a_lease_that_the_next_takes_at_once(stora
     storage.write_text(LEASE, '{"scan_id": "dea')  # its writer died while writing it
     with Lease(storage, "mine") as held:
         assert held.was_abandoned
+
+
+@pytest.mark.slow
+def test_a_clock_that_jumps_back(place, spark, tmp_path, monkeypatch, undisturbed):
+    """The second of two scans believes that it runs a day before the first."""
+    catalogue = tmp_path / "catalogue"
+    shutil.copytree(place / "catalogue", catalogue)
+    kept = (catalogue / "3.wav").read_bytes()
+    write(catalogue / "3.wav", music_like(2.0, 48_000, np.random.default_rng(77)))
+    assert run(catalogue, tmp_path / "warehouse") == 0
+
+    class Yesterday(tables.datetime):
+        @classmethod
+        def now(cls, tz=None):
+            return super().now(tz) - timedelta(days=1)
+
+    monkeypatch.setattr(tables, "datetime", Yesterday)
+    monkeypatch.setattr(scan, "datetime", Yesterday)
+    (catalogue / "3.wav").write_bytes(kept)
+    os.utime(catalogue / "3.wav", (0, 0))  # the file is older than what it replaces, too
+    assert run(catalogue, tmp_path / "warehouse") == 0
+    assert run(catalogue, tmp_path / "warehouse") == 0
+    now = {
+        row.title_id: row.content_hash
+        for row in spark.read.format("delta").load(str(tmp_path / "warehouse" / "tracks")).collect()
+    }
+    segments = spark.read.format("delta").load(str(tmp_path / "warehouse" / "segments")).drop("scan_id").collect()
+    current = sorted(str(row) for row in segments if row.content_hash == now[row.title_id])
+    assert current == undisturbed["segments"]
+    assert len(segments) == len(current) + 4  # what the title was before stays under its own content
 
 
 def test_a_model_that_changed_on_its_way_is_refused(place, tmp_path):

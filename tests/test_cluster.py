@@ -182,7 +182,19 @@ def wait_until_scoring(process, warehouse, chunk):
     raise AssertionError(process.communicate()[0] if process.poll() is not None else "no chunk was staged")
 
 
-@pytest.mark.parametrize("victim", ["worker", "executor", "python worker", "decoder", "driver"])
+LONG = pytest.mark.long
+
+
+@pytest.mark.parametrize(
+    "victim",
+    [
+        "worker",
+        pytest.param("executor", marks=LONG),
+        pytest.param("python worker", marks=LONG),
+        pytest.param("decoder", marks=LONG),
+        "driver",
+    ],
+)
 def test_a_killed(victim, cluster, arguments, undisturbed, tmp_path):
     """kill -9 in mid-scan; the scan, or for the driver its rerun, leaves the rows of an undisturbed one."""
     process = cluster.submit(*arguments)
@@ -218,6 +230,7 @@ def test_speculative_tasks_score_nothing_twice(cluster, arguments, undisturbed, 
     assert rows_of(tmp_path / "warehouse") == undisturbed
 
 
+@LONG
 def test_two_scans_at_once_one_is_refused(cluster, arguments, undisturbed, tmp_path):
     first = cluster.submit(*arguments, conf=["--conf", "spark.cores.max=2"])
     wait_until_scoring(first, tmp_path / "warehouse", 1)
@@ -230,6 +243,7 @@ def test_two_scans_at_once_one_is_refused(cluster, arguments, undisturbed, tmp_p
     assert rows_of(tmp_path / "warehouse") == undisturbed
 
 
+@LONG
 def test_the_registry_may_go_once_the_model_was_resolved(place, cluster, arguments, undisturbed, tmp_path):
     port = free_port()
     address = f"http://127.0.0.1:{port}"

@@ -15,7 +15,7 @@ from signals import music_like, write
 from jobs import scan
 from jobs.catalogue import _readable
 
-pytestmark = pytest.mark.chaos
+pytestmark = [pytest.mark.chaos, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")
@@ -253,7 +253,6 @@ def test_no_catalogue_value_is_taken_for_code(place, spark, tmp_path):
     assert html.escape("<script>alert(1)</script>") in page or "\\u003cscript" in page
 
 
-@pytest.mark.slow
 def test_five_hundred_mutations(place, spark, tmp_path):
     """Valid files of every container, mutated: one title each at the end, nothing crashes, nothing is lost."""
     count = int(os.environ.get("AUSCULT_MUTATIONS", "500"))

@@ -102,6 +102,8 @@ def test_a_clean_warehouse_is_left_alone(scanned, spark, capsys):
     assert not (scanned / "warehouse" / "_lease.json").exists()
 
 
+@pytest.mark.chaos
+@pytest.mark.slow
 def test_duplicates_are_counted_and_mended_to_what_was_there(scanned, warehouse, spark, capsys):
     before = facts(spark, warehouse)
     segments = spark.read.format("delta").load(str(warehouse / "segments"))
@@ -125,6 +127,7 @@ def test_duplicates_are_counted_and_mended_to_what_was_there(scanned, warehouse,
     assert maintained(warehouse, "--check") == 0
 
 
+@pytest.mark.chaos
 @pytest.mark.slow
 def test_gaps_are_marked_and_filled_by_the_next_scan(scanned, warehouse, spark, capsys):
     before = facts(spark, warehouse, "scan_id", "scored_with")
@@ -152,6 +155,7 @@ def test_gaps_are_marked_and_filled_by_the_next_scan(scanned, warehouse, spark, 
     assert maintained(warehouse) == 0
 
 
+@pytest.mark.slow
 def test_what_damage_left_out_is_no_gap(warehouse, spark, capsys):
     DeltaTable.forPath(spark, str(warehouse / "segments")).delete("start_s BETWEEN 3 AND 5 OR start_s > 8")
     tracks = DeltaTable.forPath(spark, str(warehouse / "tracks"))
@@ -165,6 +169,7 @@ def test_what_damage_left_out_is_no_gap(warehouse, spark, capsys):
     assert set(problems(capsys)) == {maintain.NOTHING}
 
 
+@pytest.mark.slow
 def test_orphans_go_and_old_content_stays(warehouse, spark, capsys):
     before = facts(spark, warehouse)
     for name, count in (("segments", 7), ("detections", 1)):
@@ -192,6 +197,7 @@ def test_changed_content_is_no_problem(scanned, warehouse, spark, tmp_path):
     assert maintained(warehouse) == 0
 
 
+@pytest.mark.chaos
 @pytest.mark.slow
 def test_a_commit_that_was_cut_off_is_finished_and_not_taken_for_orphans(scanned, spark, tmp_path, monkeypatch, capsys):
     original = tables._append_detections
@@ -216,6 +222,7 @@ def test_a_commit_that_was_cut_off_is_finished_and_not_taken_for_orphans(scanned
     assert facts(spark, tmp_path / "warehouse", "scan_id") == facts(spark, scanned / "warehouse", "scan_id")
 
 
+@pytest.mark.slow
 def test_compaction_keeps_rows_beside_appends(warehouse, spark, capsys):
     for name in ("operating_points", "operating_curves", "scans"):
         shutil.rmtree(warehouse / name)

@@ -180,6 +180,7 @@ def test_why_there_is_no_copy(s3, place, scratch, tmp_path, monkeypatch):
         remote._file_system.cache_clear()
 
 
+@pytest.mark.chaos
 def test_nothing_is_opened_but_by_descriptor(s3, scratch):
     """A playlist of URLs in the storage is as dead as one on disk."""
     s3.put_object(
@@ -192,6 +193,7 @@ def test_nothing_is_opened_but_by_descriptor(s3, scratch):
     assert caught.value.code == "not_media"
 
 
+@pytest.mark.chaos
 @pytest.mark.parametrize(
     "uri",
     [
@@ -230,6 +232,8 @@ def test_a_folder_in_a_bucket_loses_no_name(s3, place):
         read_catalogue(None, "s3a://nowhere", SIDECARS)
 
 
+@pytest.mark.chaos
+@pytest.mark.slow
 def test_titles_in_a_bucket_scan_as_local_ones_do(place, s3, spark, workers, tmp_path, monkeypatch, capsys):
     """The same rows; a second scan opens what changed and no more, and tells what is wrong without secrets."""
     places = {"here": f"{place}/titles", "there": "s3://media/titles"}
@@ -271,6 +275,7 @@ def test_titles_in_a_bucket_scan_as_local_ones_do(place, s3, spark, workers, tmp
     assert not any(secret in f"{rows}{capsys.readouterr()}" for secret in SECRETS)
 
 
+@pytest.mark.chaos
 def test_one_of_many_creators_wins_on_disk(spark, tmp_path):
     from concurrent.futures import ThreadPoolExecutor
     from threading import Barrier
@@ -341,6 +346,8 @@ spark.stop()
 """
 
 
+@pytest.mark.chaos
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.timeout(1500)  # the connector is a download of 690 MB, once
 def test_catalogue_and_warehouse_in_a_bucket(place, s3, tmp_path):
