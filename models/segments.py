@@ -4,7 +4,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import soxr
 import torch
 from scipy import fft, ndimage, signal
 
@@ -16,8 +15,6 @@ from models.intended import SOUNDS, driven
 from models.intervals import MEAN_EXTRA_S, MIN_INTERVAL_S
 
 TRIES = 20
-SPEED_SHARE, SPEED_OCTAVES = 0.5, 0.4  # played faster or slower, by up to so much: other keys, tempos and voices
-EQUALISED_SHARE, EQUALISED_DB = 0.4, 6.0  # through a drawn equaliser, standard deviation of its bands
 MIXED_SHARE = 0.2  # of the segments: two recordings at once
 DRIVEN_SHARE = 0.15  # of those: the second through a guitar's amplifier
 INTENDED_SHARE = 0.12  # with a sound that resembles a defect and is meant (`models.intended`)
@@ -98,7 +95,7 @@ class SegmentSource:
         begin = int(rng.integers(0, total - interval + 1))
         start = int(rng.integers(max(0, begin - length + 1), min(total - length, begin + interval - 1) + 1))
         low, high = min(begin, start - margin), max(begin + interval, start + length + margin)
-        context = self._played(channel, low, high, rng)  # (samples,)
+        context = _piece(channel, low, high)  # (samples,)
         own = slice(start - margin - low, start + length + margin - low)
         if self.is_varied:
             context = self._vary(context, own, rng)
@@ -114,20 +111,6 @@ class SegmentSource:
         seed = int(rng.integers(1 << 62))  # the same dice for each: the defect must be all that sets them apart
         coded = (code(section, rate, np.random.default_rng(seed)) for section in sections)
         return [np.ascontiguousarray(section[margin : margin + length]) for section in coded]
-
-    def _played(self, channel: np.ndarray, low: int, high: int, rng: np.random.Generator) -> np.ndarray:
-        """Samples [low, high) of a channel (samples,), for some faster or slower and through an equaliser."""
-        if not self.is_varied:
-            return _piece(channel, low, high)
-        if rng.random() < SPEED_SHARE:
-            speed = 2.0 ** rng.uniform(-SPEED_OCTAVES, SPEED_OCTAVES)
-            source = _piece(channel, low, low + round((high - low) * speed))
-            played = soxr.resample(source, speed, 1.0, "MQ")[: high - low]
-            context = np.pad(played, (0, high - low - len(played)))
-            context *= np.float32(min(1.0, 0.999 / max(float(np.abs(context).max()), 1e-9)))  # a resampler overshoots
-        else:
-            context = _piece(channel, low, high)
-        return _equalised(context, self.sample_rate_hz, rng) if rng.random() < EQUALISED_SHARE else context
 
     def _vary(self, context: np.ndarray, own: slice, rng: np.random.Generator) -> np.ndarray:
         """Another production's sound around the same recording (samples,): all of it belongs to the clean class."""
@@ -193,17 +176,6 @@ def _piece(channel: np.ndarray, low: int, high: int) -> np.ndarray:
     if begin < end:
         np.divide(channel[begin:end], 32768, out=piece[begin - low : end - low], dtype=np.float32)
     return piece
-
-
-def _equalised(waveform: np.ndarray, sample_rate: int, rng: np.random.Generator) -> np.ndarray:
-    """Octave bands raised and lowered (samples,), no louder than before."""
-    length = fft.next_fast_len(len(waveform), real=True)
-    octave = np.log2(np.maximum(fft.rfftfreq(length, 1 / sample_rate), 10.0) / 31.25)
-    bands = rng.normal(0.0, EQUALISED_DB, 10).clip(-2 * EQUALISED_DB, 2 * EQUALISED_DB)
-    gain = 10.0 ** (np.interp(octave, np.arange(10), bands) / 20.0)
-    peak = float(np.abs(waveform).max(initial=0.0))
-    out = fft.irfft(fft.rfft(waveform, length) * gain.astype(np.float32), length)[: len(waveform)]
-    return np.asarray(out * min(1.0, peak / max(float(np.abs(out).max()), 1e-9)), dtype=np.float32)
 
 
 def _coded(waveform: np.ndarray, sample_rate: int, rng: np.random.Generator) -> np.ndarray:
