@@ -161,7 +161,9 @@ def _fetch(registry: Any, uri: str, name: str, version: str) -> ResolvedModel:
         mlflow.artifacts.download_artifacts(f"models:/{name}/{version}", dst_path=str(folder))
         metadata = mlflow.models.Model.load(str(folder)).metadata
     except (MlflowException, OSError) as error:
-        raise AuscultError(f"model {uri}: its files cannot be fetched: {_without_passwords(str(error))[:300]}") from error
+        raise AuscultError(
+            f"model {uri}: its files cannot be fetched: {_without_passwords(str(error))[:300]}"
+        ) from error
     # MLflow notes here where it was fetched from, which would change the digest from place to place.
     (folder / "registered_model_meta").unlink(missing_ok=True)
     key = f"{name}/{version}"

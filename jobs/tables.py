@@ -233,7 +233,9 @@ def _track_row(track: dict[str, Any], mine: list[dict[str, Any]], scan_id: str) 
     declared_s, duration_s = row.pop("declared_s", None), row["duration_s"]
     if failed is not None:
         row["error_code"], row["error"] = failed["error_code"], failed["error"]
-    elif declared_s is not None and declared_s > duration_s + max(SHORTFALL_S, 0.01 * declared_s):
+    elif declared_s is not None and declared_s > duration_s + max(
+        min(SHORTFALL_S, 0.25 + 0.5 * declared_s), 0.01 * declared_s
+    ):
         row["error_code"] = "truncated"
         row["error"] = f"the header announces {declared_s:.1f} s, the file holds {duration_s:.1f} s; deliver it again"
     elif row["decoded_s"] < duration_s - max(SHORTFALL_S, 0.01 * duration_s):
