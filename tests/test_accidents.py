@@ -9,7 +9,6 @@ import sys
 import threading
 import time
 from collections import Counter
-from datetime import datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -378,36 +377,6 @@ def test_a_scan_that_was_killed_leaves_a_lease_that_the_next_takes_at_once(stora
     storage.write_text(LEASE, '{"scan_id": "dea')  # its writer died while writing it
     with Lease(storage, "mine") as held:
         assert held.was_abandoned
-
-
-@pytest.mark.slow
-def test_a_clock_that_jumps_back(place, spark, tmp_path, monkeypatch, undisturbed):
-    """The second of two scans believes that it runs a day before the first."""
-    catalogue = tmp_path / "catalogue"
-    shutil.copytree(place / "catalogue", catalogue)
-    kept = (catalogue / "3.wav").read_bytes()
-    write(catalogue / "3.wav", music_like(2.0, 48_000, np.random.default_rng(77)))
-    assert run(catalogue, tmp_path / "warehouse") == 0
-
-    class Yesterday(datetime):
-        @classmethod
-        def now(cls, tz=None):
-            return datetime.now(tz) - timedelta(days=1)
-
-    monkeypatch.setattr(tables, "datetime", Yesterday)
-    monkeypatch.setattr(scan, "datetime", Yesterday)
-    (catalogue / "3.wav").write_bytes(kept)
-    os.utime(catalogue / "3.wav", (0, 0))  # the file is older than what it replaces, too
-    assert run(catalogue, tmp_path / "warehouse") == 0
-    assert run(catalogue, tmp_path / "warehouse") == 0
-    now = {
-        row.title_id: row.content_hash
-        for row in spark.read.format("delta").load(str(tmp_path / "warehouse" / "tracks")).collect()
-    }
-    segments = spark.read.format("delta").load(str(tmp_path / "warehouse" / "segments")).drop("scan_id").collect()
-    current = sorted(str(row) for row in segments if row.content_hash == now[row.title_id])
-    assert current == undisturbed["segments"]
-    assert len(segments) == len(current) + 4  # what the title was before stays under its own content
 
 
 def test_a_model_that_changed_on_its_way_is_refused(place, tmp_path):
