@@ -10,14 +10,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from jobs.catalogue import Title
+from udfs.decoder import ACCIDENTS
 from udfs.media import TrackInfo
 from udfs.schemas import TRACKS
 
-# What may have mended itself without the file changing; such titles are tried again by every scan.
 INCOMPLETE = "incomplete"  # `jobs/maintain.py --mend` found segments missing
-TRANSIENT = frozenset(
-    {"not_found", "unreadable", "crashed", "timeout", "out_of_memory", "storage_error", "no_space", INCOMPLETE}
-)
+# What may have mended itself without the file changing; such titles are tried again by every scan.
+TRANSIENT = ACCIDENTS | {"not_found", "unreadable", "storage_error", "no_space", INCOMPLETE}
 # Decoding from the start of a title to a span costs about this share of scoring the same audio on a CPU.
 SKIP_COST = 0.03
 _DELTA_FORBIDDEN = str.maketrans(dict.fromkeys(" ,;{}()\n\t=", "_"))

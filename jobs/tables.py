@@ -182,7 +182,8 @@ def _drop_outdated(spark: SparkSession, storage: Storage, manifest: dict[str, An
 
     Detections of content that a track no longer has go (its segments stay, under their content hash).
     Where the same content is scored again (after an accident, or because the file was away or was another for a
-    while), what was there of it goes from both tables. Rows of this same scan are spared, so that repeating a commit deletes nothing it has written.
+    while), what was there of it goes from both tables. Rows of this same scan are spared, so that repeating a
+    commit deletes nothing it has written.
     """
     if manifest["seen_before"]:
         titles = spark.createDataFrame([(title,) for title in manifest["seen_before"]], "title_id string")

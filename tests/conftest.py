@@ -93,18 +93,29 @@ def prepared_store(tmp_path_factory):
     return home
 
 
+def make_home(folder, prepared_store, patch):
+    """Make a home folder with an empty MLflow store, and let the environment point to it."""
+    (folder / "mlflow").mkdir(parents=True)
+    shutil.copy(next(prepared_store.rglob("*.db")), folder / "mlflow" / "mlflow.db")
+    patch.setenv("AUSCULT_HOME", str(folder))
+    patch.delenv("AUSCULT_WAREHOUSE", raising=False)
+    patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    return folder
+
+
 @pytest.fixture
 def home(tmp_path, monkeypatch, prepared_store):
     """A home folder of its own for the test, with an empty MLflow store."""
-    folder = tmp_path / "home"
-    (folder / "mlflow").mkdir(parents=True)
-    stores = list(prepared_store.rglob("*.db"))
-    if stores:
-        shutil.copy(stores[0], folder / "mlflow" / "mlflow.db")
-    monkeypatch.setenv("AUSCULT_HOME", str(folder))
-    monkeypatch.delenv("AUSCULT_WAREHOUSE", raising=False)
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    return folder
+    return make_home(tmp_path / "home", prepared_store, monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def module_folder(tmp_path_factory, prepared_store):
+    """A folder for all tests of a module; `home` in it is their home folder, with a MLflow store of their own."""
+    folder = tmp_path_factory.mktemp("module")
+    with pytest.MonkeyPatch.context() as patch:
+        make_home(folder / "home", prepared_store, patch)
+        yield folder
 
 
 @pytest.fixture(scope="session")

@@ -43,21 +43,14 @@ mlflow.models.set_model(Level())
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory, prepared_store):
+def place(module_folder):
     """A home with a model that dies of some waveforms, and a catalogue of short titles."""
-    folder = tmp_path_factory.mktemp("accidents")
-    home = folder / "home"
-    (home / "mlflow").mkdir(parents=True)
-    shutil.copy(next(prepared_store.rglob("*.db")), home / "mlflow" / "mlflow.db")
-    patch = pytest.MonkeyPatch()
-    patch.setenv("AUSCULT_HOME", str(home))
-    patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    folder = module_folder
     metadata = toy_models.LEVEL.to_metadata()
     toy_models.register(folder / "code", "level", KILLED_CODE, metadata, toy_models.LEVEL.segment_samples)
     for number in range(10):
         write(folder / "catalogue" / f"{number}.wav", music_like(3.0, 48_000, np.random.default_rng(number)) * 0.5)
-    yield folder
-    patch.undo()
+    return folder
 
 
 def run(catalogue, warehouse, settings=None):
@@ -369,8 +362,9 @@ def test_a_scan_that_was_killed_leaves_a_lease_that_the_next_takes_at_once(stora
     with pytest.raises(AuscultError, match="scan killed"), Lease(storage, "mine"):
         pass
     process.kill()
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # dead, and a zombie that nobody has waited for
     started = time.monotonic()
-    with Lease(storage, "mine") as held:  # also while it is a zombie
+    with Lease(storage, "mine") as held:
         assert held.was_abandoned
     process.wait()
     assert time.monotonic() - started < 5

@@ -6,9 +6,7 @@ import os
 import random
 import re
 import signal
-import socket
 import subprocess
-import sys
 import time
 import urllib.request
 from pathlib import Path
@@ -16,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import toy_models
+from mlflow_server import free_port, mlflow_server
 from signals import music_like, write
 from test_cli import BIN, PROJECT, environment, rows_of
 
@@ -28,12 +27,6 @@ span_s: 4
 tasks_per_core: 2
 operating_points: {loud: {threshold: 0.05, min_detected_s: 2, window_s: 4}}
 """
-
-
-def free_port():
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
 
 
 class Cluster:
@@ -119,20 +112,11 @@ class Cluster:
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory, prepared_store):
-    import shutil
-
-    folder = tmp_path_factory.mktemp("cluster")
-    home = folder / "home"
-    (home / "mlflow").mkdir(parents=True)
-    shutil.copy(next(prepared_store.rglob("*.db")), home / "mlflow" / "mlflow.db")
-    patch = pytest.MonkeyPatch()
-    patch.setenv("AUSCULT_HOME", str(home))
-    patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+def place(module_folder):
+    folder = module_folder
     toy_models.register(
         folder / "code", "audio-artifacts", toy_models.LEVEL_CODE, toy_models.LEVEL.to_metadata(), 48_000
     )
-    patch.undo()
     for number in range(TITLES):
         audio = music_like(SECONDS, 48_000, np.random.default_rng(number), channels=1) * 0.6
         write(folder / "catalogue" / f"{number:02d}.flac", audio)
@@ -245,28 +229,9 @@ def test_two_scans_at_once_one_is_refused(cluster, arguments, undisturbed, tmp_p
 
 @LONG
 def test_the_registry_may_go_once_the_model_was_resolved(place, cluster, arguments, undisturbed, tmp_path):
-    port = free_port()
-    address = f"http://127.0.0.1:{port}"
-    server = subprocess.Popen(
-        [
-            sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
-            "--backend-store-uri", f"sqlite:///{place}/home/mlflow/mlflow.db", "--serve-artifacts",
-            "--artifacts-destination", str(place / "home" / "mlflow" / "artifacts"),
-        ],
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
-    )  # fmt: skip
-    try:
-        for _ in range(240):
-            try:
-                urllib.request.urlopen(f"{address}/health", timeout=1).read()
-                break
-            except OSError:
-                time.sleep(0.5)
+    with mlflow_server(place / "home", place / "home" / "mlflow" / "artifacts") as address:
         process = cluster.submit(*arguments, env={"MLFLOW_TRACKING_URI": address})
         wait_until_scoring(process, tmp_path / "warehouse", 1)
-    finally:
-        os.killpg(server.pid, signal.SIGKILL)
-        server.wait()
     output = process.communicate(timeout=600)[0]
     assert process.returncode == 0, output
     assert rows_of(tmp_path / "warehouse") == undisturbed

@@ -2,7 +2,6 @@
 
 import http.server
 import os
-import shutil
 import threading
 from collections import defaultdict
 
@@ -19,19 +18,12 @@ pytestmark = [pytest.mark.chaos, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory, prepared_store):
+def place(module_folder):
     """A home with a foreign model."""
-    folder = tmp_path_factory.mktemp("hostile")
-    home = folder / "home"
-    (home / "mlflow").mkdir(parents=True)
-    shutil.copy(next(prepared_store.rglob("*.db")), home / "mlflow" / "mlflow.db")
-    patch = pytest.MonkeyPatch()
-    patch.setenv("AUSCULT_HOME", str(home))
-    patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    folder = module_folder
     toy_models.register_level(folder / "code")
     (folder / "settings.yaml").write_text("max_rejected_share: 1.0\ndecode_timeout_s: 60.0\n")
-    yield folder
-    patch.undo()
+    return folder
 
 
 def run(folder, catalogue, warehouse):

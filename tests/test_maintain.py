@@ -23,15 +23,9 @@ SETTINGS = "operating_points:\n  loud: {threshold: 0.3, min_detected_s: 3.0, win
 
 
 @pytest.fixture(scope="module")
-def scanned(tmp_path_factory, prepared_store, spark):
+def scanned(module_folder, spark):
     """A home with two foreign models, a catalogue of two titles, and the warehouse that a scan made of them."""
-    folder = tmp_path_factory.mktemp("maintain")
-    home = folder / "home"
-    (home / "mlflow").mkdir(parents=True)
-    shutil.copy(next(prepared_store.rglob("*.db")), home / "mlflow" / "mlflow.db")
-    patch = pytest.MonkeyPatch()
-    patch.setenv("AUSCULT_HOME", str(home))
-    patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    folder = module_folder
     toy_models.register_level(folder / "code")
     toy_models.register_frames(folder / "code")
     music = music_like(12.5, 48_000, np.random.default_rng(1)) * 0.5
@@ -41,8 +35,7 @@ def scanned(tmp_path_factory, prepared_store, spark):
     write(folder / "catalogue" / MP3, music, 44_100)
     (folder / "settings.yaml").write_text(SETTINGS)
     assert rescan(folder, folder / "warehouse") == 0
-    yield folder
-    patch.undo()
+    return folder
 
 
 @pytest.fixture

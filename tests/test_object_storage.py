@@ -3,7 +3,6 @@
 import doctest
 import json
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -65,14 +64,9 @@ def workers(s3, spark, monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def place(s3, tmp_path_factory, prepared_store):
+def place(s3, module_folder):
     """A home with a model, and the same titles in a folder and in the bucket below `titles/`."""
-    folder = tmp_path_factory.mktemp("object-storage")
-    (folder / "home" / "mlflow").mkdir(parents=True)
-    shutil.copy(next(prepared_store.rglob("*.db")), folder / "home" / "mlflow" / "mlflow.db")
-    patch = pytest.MonkeyPatch()
-    patch.setenv("AUSCULT_HOME", str(folder / "home"))
-    patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    folder = module_folder
     toy_models.register_level(folder / "code")
     for number, name in enumerate(NAMES):
         music = music_like(5.5, 48_000, np.random.default_rng(number)) * 0.5
@@ -81,8 +75,7 @@ def place(s3, tmp_path_factory, prepared_store):
     (folder / "settings.yaml").write_text(
         "operating_points: {loud: {threshold: 0.01, min_detected_s: 1, window_s: 2}}\nspan_s: 2\n"
     )
-    yield folder
-    patch.undo()
+    return folder
 
 
 def options(place, catalogue, warehouse):

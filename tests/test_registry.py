@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import toy_models
+from mlflow_server import mlflow_server
 
 from jobs import launch, register, registry, scan
 from jobs.launch import AuscultError
@@ -138,41 +139,10 @@ def test_a_registrys_password_is_not_told(home, monkeypatch, caplog):
 @pytest.mark.slow
 def test_an_mlflow_server_serves_as_well(home, tmp_path, monkeypatch):
     """A real server: registered through it, resolved through it, scanned after it is gone."""
-    import socket
-    import subprocess
-    import sys
-    import time
-    import urllib.request
-
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    server = subprocess.Popen(
-        [
-            sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
-            "--backend-store-uri", f"sqlite:///{home}/mlflow/mlflow.db",
-            "--artifacts-destination", str(tmp_path / "artifacts"),
-        ],
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
-    )  # fmt: skip
-    try:
-        for _ in range(240):
-            try:
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=1).read()
-                break
-            except OSError:
-                time.sleep(0.5)
-        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{port}")
-        from jobs import register
-
+    with mlflow_server(home, tmp_path / "artifacts") as address:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
         assert register.main(["--name", "shipped"]) == 0
         [model] = registry.resolve(["models:/shipped@champion"])
-    finally:
-        import os
-        import signal
-
-        os.killpg(server.pid, signal.SIGTERM)
-        server.wait(timeout=30)
     registry.check([model])
     assert model.shipped.contract.labels[0] == "no_defect"
 

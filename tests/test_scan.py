@@ -38,15 +38,9 @@ FILES = {
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory, prepared_store):
+def place(module_folder):
     """A home with two foreign models, and a catalogue of good and broken files."""
-    folder = tmp_path_factory.mktemp("scan")
-    home = folder / "home"
-    (home / "mlflow").mkdir(parents=True)
-    shutil.copy(next(prepared_store.rglob("*.db")), home / "mlflow" / "mlflow.db")
-    patch = pytest.MonkeyPatch()
-    patch.setenv("AUSCULT_HOME", str(home))
-    patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    folder = module_folder
     toy_models.register_level(folder / "code")
     toy_models.register_frames(folder / "code")
     music = music_like(12.5, 48_000, np.random.default_rng(1)) * 0.5
@@ -69,8 +63,7 @@ def place(tmp_path_factory, prepared_store):
     (catalogue / "empty.flac").touch()
     (catalogue / "cover.jpg").write_bytes(b"x")
     (folder / "settings.yaml").write_text(SETTINGS)
-    yield folder
-    patch.undo()
+    return folder
 
 
 def run(place, *more, catalogue="catalogue", warehouse="warehouse"):

@@ -134,8 +134,10 @@ def refuse_pickles(folder: Path, model: str) -> None:
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         with path.open("rb") as file:
             head = file.read(4)
-        is_archive = head == b"PK\x03\x04" and zipfile.is_zipfile(path)
-        names = zipfile.ZipFile(path).namelist() if is_archive else []
+        names = []
+        if head == b"PK\x03\x04" and zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                names = archive.namelist()
         if (
             path.suffix.lower() in PICKLE_SUFFIXES
             or _PICKLE.match(head)
