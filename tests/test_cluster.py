@@ -176,7 +176,7 @@ LONG = pytest.mark.long
         pytest.param("executor", marks=LONG),
         pytest.param("python worker", marks=LONG),
         pytest.param("decoder", marks=LONG),
-        "driver",
+        pytest.param("driver", marks=LONG),
     ],
 )
 def test_a_killed(victim, cluster, arguments, undisturbed, tmp_path):
@@ -205,6 +205,7 @@ def test_a_killed(victim, cluster, arguments, undisturbed, tmp_path):
     assert rows_of(tmp_path / "warehouse") == undisturbed
 
 
+@LONG
 def test_speculative_tasks_score_nothing_twice(cluster, arguments, undisturbed, tmp_path):
     eager = ["quantile=0.1", "multiplier=1.0", "interval=50ms", "minTaskRuntime=1ms"]
     conf = ["--conf", "spark.speculation=true", *(w for e in eager for w in ("--conf", f"spark.speculation.{e}"))]
