@@ -91,7 +91,8 @@ def main(argv: list[str]) -> int:
         counts |= {(row.defect, "after"): row["count"] for row in found.groupBy("defect").count().collect()}
         if not options.dry_run:
             location = storage.locate("detections")
-            found.write.format("delta").mode("overwrite").option("replaceWhere", ours).save(location)
+            replacing = found.write.format("delta").mode("overwrite").option("replaceWhere", ours)
+            tables.persist(lambda: replacing.save(location), f"detections of {scan_id}")
             counted, measured = (
                 ("titles_done", "titles_skipped", "titles_rejected"),
                 ("audio_done_h", "audio_skipped_h", "audio_h_per_h"),

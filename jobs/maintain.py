@@ -250,6 +250,7 @@ def mend(spark: "SparkSession", storage: "Storage", found: Findings) -> None:
     from delta.tables import DeltaTable
     from pyspark.sql import functions as F
 
+    from jobs import tables
     from jobs.plan import INCOMPLETE
 
     for name in KEYS:
@@ -263,7 +264,7 @@ def mend(spark: "SparkSession", storage: "Storage", found: Findings) -> None:
             orphans = found.frames[name].join(found.frames["tracks"], keys, "left_anti").select(keys).distinct()
             same = " AND ".join(f"old.{key} <=> gone.{key}" for key in keys)
             table = DeltaTable.forPath(spark, storage.locate(name)).alias("old")
-            table.merge(orphans.alias("gone"), same).whenMatchedDelete().execute()
+            tables.persist(table.merge(orphans.alias("gone"), same).whenMatchedDelete().execute, f"mending {name}")
     gaps = (NOTHING, CHANNELS, BETWEEN, ENDS)
     if found.has(*gaps):
         # Marked, not deleted: what is there stays readable, detections too, until a scan has something better. Taking
@@ -276,7 +277,7 @@ def mend(spark: "SparkSession", storage: "Storage", found: Findings) -> None:
         }
         table = DeltaTable.forPath(spark, storage.locate("tracks")).alias("old")
         same = "old.title_id = gap.title_id AND old.track <=> gap.track"
-        table.merge(marked.alias("gap"), same).whenMatchedUpdate(set=values).execute()
+        tables.persist(table.merge(marked.alias("gap"), same).whenMatchedUpdate(set=values).execute, "mending tracks")
 
 
 def _keep_one(spark: "SparkSession", storage: "Storage", name: str, found: Findings) -> None:
@@ -290,7 +291,7 @@ def _keep_one(spark: "SparkSession", storage: "Storage", name: str, found: Findi
     from pyspark.sql import Window
     from pyspark.sql import functions as F
 
-    from jobs.tables import quoted
+    from jobs.tables import persist, quoted
 
     frame = found.frames[name]
     columns = frame.columns
@@ -305,14 +306,14 @@ def _keep_one(spark: "SparkSession", storage: "Storage", name: str, found: Findi
     )  # fmt: skip
     source = kept.withColumn("is_gone", F.lit(True)).unionByName(kept.withColumn("is_gone", F.lit(False)))
     same = " AND ".join(f"old.{key} <=> new.{key}" for key in KEYS[name])
-    (
+    merge = (
         DeltaTable.forPath(spark, storage.locate(name))
         .alias("old")
         .merge(source.alias("new"), f"new.is_gone AND {same}")
         .whenMatchedDelete()
         .whenNotMatchedInsert("NOT new.is_gone", values={column: f"new.{column}" for column in quoted(columns)})
-        .execute()
     )
+    persist(merge.execute, f"mending {name}")
 
 
 def compact(spark: "SparkSession", storage: "Storage", *, is_dry: bool) -> None:

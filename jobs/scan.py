@@ -136,7 +136,7 @@ class Scan:
 
     def plan(self, titles: list["Title"], known: dict[str, list["KnownTrack"]]) -> list["TitlePlan"]:
         """Plan a portion of the catalogue: open what is new or changed, leave the rest."""
-        from jobs.plan import is_unchanged, plan_title
+        from jobs.plan import OUTAGES, is_unchanged, plan_title
 
         changed = []
         for title in titles:
@@ -151,10 +151,16 @@ class Scan:
                 self.tally.skipped.add(title.title_id)
         plans = []
         found = self.probe(changed)
+        unreachable = []
         for title in changed:
+            answer = found[title.title_id]
+            if isinstance(answer, tuple) and answer[0] in OUTAGES and title.title_id in known:
+                unreachable.append((title.title_id, *answer))
+                self.tally.rejected[answer[0]] += 1
+                continue
             plan = plan_title(
                 title,
-                found[title.title_id],
+                answer,
                 known.get(title.title_id, []),
                 self.keys,
                 self.settings.span_s,
@@ -165,6 +171,12 @@ class Scan:
                 plans.append(plan)
             else:
                 self.tally.skipped.add(title.title_id)
+        if unreachable:
+            log.warning(
+                "%d titles could not be had, what is known of them stays, and the next scan asks again; the first is %r: %s: %s",
+                len(unreachable),
+                *unreachable[0],
+            )
         return plans
 
     def probe(self, titles: list["Title"]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections import Counter
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +17,8 @@ import pytest
 import toy_models
 from signals import music_like, write
 
+from jobs import detect, maintain, scan, tables
 from jobs import lease as leases
-from jobs import scan, tables
 from jobs.launch import AuscultError
 from jobs.lease import LEASE, Lease
 from jobs.storage import Storage
@@ -261,6 +262,88 @@ def test_others_write_while_a_scan_commits(place, spark, tmp_path, undisturbed):
         assert rows(spark, tmp_path / "warehouse", name) == undisturbed[name]
     found = spark.read.format("delta").load(str(tmp_path / "warehouse" / "tracks"))
     assert found.count() == found.select("title_id", "track").distinct().count() == 10
+
+
+@pytest.mark.slow
+def test_detect_and_a_scan_keep_each_other_out(place, spark, tmp_path, undisturbed, monkeypatch):
+    """`detect` is refused while a scan writes, a scan while `detect` does; then both leave what either would alone."""
+    (tmp_path / "settings.yaml").write_text(
+        "chunk_channel_h_per_core: 0.0016\noperating_points: {loud: {threshold: 0.01, min_detected_s: 1, window_s: 2}}\n"
+    )
+    filter_anew = ["--warehouse", str(tmp_path / "warehouse"), "--settings", str(tmp_path / "settings.yaml")]
+    refusals = []
+
+    def beside(step, other):
+        def both(*arguments):
+            with pytest.raises(AuscultError, match="is writing to it"):
+                other()
+            refusals.append(step.__name__)
+            return step(*arguments)
+
+        return both
+
+    with monkeypatch.context() as during:
+        during.setattr(tables, "commit_chunk", beside(tables.commit_chunk, lambda: detect.main(filter_anew)))
+        assert run(place / "catalogue", tmp_path / "warehouse", tmp_path / "settings.yaml") == 0
+    assert refusals.count("commit_chunk") >= 2
+    assert rows(spark, tmp_path / "warehouse", "segments") == undisturbed["segments"]
+    scanned = rows(spark, tmp_path / "warehouse", "detections")
+    assert scanned
+    with monkeypatch.context() as during:
+        scan_again = ["--catalogue", str(place / "catalogue"), *filter_anew, "--model", "models:/level@champion"]
+        during.setattr(detect, "detections", beside(detect.detections, lambda: scan.main(scan_again)))
+        assert detect.main(filter_anew) == 0
+    assert refusals[-1] == "detections"
+    assert rows(spark, tmp_path / "warehouse", "detections") == scanned
+
+
+class Clock:
+    """Python's clock on the driver, a day ahead until it is set right."""
+
+    ahead = timedelta(days=1)
+    fromtimestamp = staticmethod(datetime.fromtimestamp)
+
+    def now(self, zone=None):
+        return datetime.now(zone) + self.ahead
+
+
+@pytest.mark.slow
+def test_a_clock_that_jumps_back(place, spark, tmp_path, undisturbed, monkeypatch):
+    """A scan begins with a clock that is a day ahead, also on the warehouse's disk; it is set right between two chunks."""
+    shutil.copytree(place / "catalogue", tmp_path / "catalogue")
+    (tmp_path / "settings.yaml").write_text("chunk_channel_h_per_core: 0.0008\n")
+    warehouse, clock = tmp_path / "warehouse", Clock()
+    for module in (scan, tables):
+        monkeypatch.setattr(module, "datetime", clock)
+    commit, commits = tables.commit_chunk, []
+
+    def commit_and_jump(*arguments):
+        done = commit(*arguments)
+        commits.append(done)
+        if len(commits) == 2:
+            tomorrow = time.time() + 24 * 3600
+            for path in [*warehouse.rglob("*"), tmp_path / "catalogue" / "0.wav"]:
+                os.utime(path, (tomorrow, tomorrow))
+            clock.ahead = timedelta()
+        return done
+
+    monkeypatch.setattr(tables, "commit_chunk", commit_and_jump)
+    assert run(tmp_path / "catalogue", warehouse, tmp_path / "settings.yaml") == 0
+    assert len(commits) >= 4
+    for name in ("segments", "detections"):
+        assert rows(spark, warehouse, name) == undisturbed[name]
+    # What the next scan is called sorts before it; it still sees what was done, and the two files that are new to it.
+    write(tmp_path / "catalogue" / "new.wav", music_like(2.0, 48_000, np.random.default_rng(99)))
+    os.utime(tmp_path / "catalogue" / "1.wav", (0, 0))
+    assert run(tmp_path / "catalogue", warehouse) == 0
+    assert run(tmp_path / "catalogue", warehouse) == 0
+    found = spark.read.format("delta").load(str(warehouse / "segments"))
+    assert found.where("title_id <> 'new.wav'").count() == len(undisturbed["segments"])
+    assert found.where("title_id = 'new.wav'").count() == 4
+    scans = spark.read.format("delta").load(str(warehouse / "scans")).orderBy("titles_done").collect()
+    assert [(row.state, row.titles_done) for row in scans] == [("finished", 0), ("finished", 1), ("finished", 10)]
+    assert all(row.wall_s > 0 for row in scans)
+    assert maintain.main(["--warehouse", str(warehouse)]) == 0
 
 
 @pytest.fixture
