@@ -111,7 +111,9 @@ class Scan:
         self.scan_id = scan_id
         self.lease: Lease | None = None
         self.cores = spark.sparkContext.defaultParallelism
-        self.options = ScanOptions(settings.batch_segments, settings.decode_timeout_s, _threads(spark))
+        self.options = ScanOptions(
+            settings.batch_segments, settings.decode_timeout_s, _threads(spark), settings.score_equal_once
+        )
         self.tally = Tally()
         self.chunk = 0
         self.quarantined = 0

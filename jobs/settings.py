@@ -94,6 +94,7 @@ class ScanSettings:
     tasks_per_core: int = 3
     batch_segments: int = 64
     decode_timeout_s: float = 120.0
+    score_equal_once: bool = True
     max_rejected_share: float = 0.5
     max_crashed_titles: int = 20
     ignored_suffixes: tuple[str, ...] = SIDECARS
@@ -170,9 +171,13 @@ def _checked(kind: type, values: dict[str, Any], prefix: str) -> Any:
         default = defaults[key]
         if isinstance(default, tuple) and isinstance(value, list) and all(isinstance(item, str) for item in value):
             taken[key] = tuple(value)
-        elif isinstance(default, float) and isinstance(value, int | float) and not isinstance(value, bool):
+        elif isinstance(default, bool) or isinstance(value, bool):
+            if not (isinstance(default, bool) and isinstance(value, bool)):
+                raise ValueError(f"{prefix}{key}: expected {type(default).__name__}, found {value!r}")
+            taken[key] = value
+        elif isinstance(default, float) and isinstance(value, int | float):
             taken[key] = float(value)
-        elif isinstance(default, int) and isinstance(value, int) and not isinstance(value, bool):
+        elif isinstance(default, int) and isinstance(value, int):
             taken[key] = value
         else:
             raise ValueError(f"{prefix}{key}: expected {type(default).__name__}, found {value!r}")

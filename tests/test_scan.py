@@ -287,6 +287,67 @@ def test_one_pass_decodes_each_span_once(place, tmp_path):
     assert asked == [[16_000, 48_000]] * 2  # both rates from one decode
 
 
+@pytest.mark.parametrize("batch_segments", [1, 2, 5, 64])
+def test_equal_channels_and_silence_are_scored_once(tmp_path, monkeypatch, batch_segments):
+    """Six channels of which some are equal, some silent, some only for a while: fewer waveforms, the same rows."""
+    from udfs import predict
+    from udfs.decoder import encode_path
+
+    second = 48_000
+    waveform = np.random.default_rng(1).uniform(-0.5, 0.5, (6, 8 * second)).astype(np.float32)
+    waveform[1] = waveform[0]
+    waveform[2, 2 * second :] = waveform[0, 2 * second :]
+    waveform[3] = 0.0
+    waveform[4, : 4 * second] = 0.0
+    waveform[:, 6 * second : 7 * second] = 0.0
+    waveform[5, second // 2] += 0.01  # one sample apart from ...
+    waveform[4, 5 * second :] = waveform[5, 5 * second :]
+    path = write(tmp_path / "six.wav", waveform, layout="5.1")
+    spans = [
+        {
+            "title_id": "t", "content_hash": "h", "track": 0, "path": encode_path(path), "start_s": start, "end_s": stop,
+            "can_seek": True, "is_timed": True, "models": ["level/1"],
+        }
+        for start, stop in ((0.0, 3.0), (3.0, float("inf")))
+    ]  # fmt: skip
+    model = predict.ShippedModel("level", "1", "counting", "", toy_models.LEVEL)
+    seen = []
+
+    class Counting:
+        metadata = None
+
+        def predict(self, waveforms):
+            seen.append(len(waveforms))
+            assert len(waveforms) <= batch_segments
+            loud = np.abs(waveforms).mean(axis=1, dtype=np.float64)
+            return np.stack([1 - loud, loud], axis=1)
+
+    monkeypatch.setitem(predict._predictors, ("counting", "cpu"), Counting())
+
+    def scored(**options):
+        seen.clear()
+        batches = predict.score_spans(
+            spans, [model], predict.ScanOptions(batch_segments, **options), "cpu", lambda model: Path()
+        )
+        rows = [row for batch in batches for row in batch.to_pylist()]
+        return sorted(map(str, rows)), sum(seen)
+
+    every, waveforms = scored(score_equal_once=False)
+    once, fewer = scored()
+    predict._decoder.close()
+    monkeypatch.setattr(predict, "_decoder", None)
+    assert once == every
+    assert len(every) == 6 * 8 + 2
+    assert waveforms == 6 * 8
+    distinct = sum(
+        len({channel.tobytes() for channel in waveform[:, k * second : (k + 1) * second] if channel.any()})
+        for k in range(8)
+    )
+    assert distinct < 24
+    # Silence once, and again what a batch's end parts from its equal.
+    assert distinct + 1 <= fewer <= distinct + 1 + (distinct // batch_segments) * 2
+
+
 @pytest.mark.parametrize("span_s", [2, pytest.param(5, marks=pytest.mark.slow)])
 def test_spans_and_tasks_do_not_show(place, scanned, spark, tmp_path, span_s):
     (tmp_path / "settings.yaml").write_text(

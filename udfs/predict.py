@@ -29,6 +29,7 @@ ROWS_PER_BATCH = 4096
 QUEUE_BATCHES = 2  # filled ahead of the model; bounds a worker's memory whatever the title's length
 LATENCY_S = 0.25  # decoded beyond a span's last segment, so that the resampler's filter has what it needs
 DOWNMIX_CHANNEL = -1
+SILENCE = -1
 DOWNMIX_NAME = "MIX"
 
 _ARROW_SCORED = to_arrow_schema(SCORED, timezone="UTC")
@@ -65,26 +66,30 @@ class ShippedModel:
 
 @dataclass(frozen=True)
 class ScanOptions:
-    """How a task works; nothing here changes a score.
+    """How a task works; nothing here changes a score beyond what the size of a batch moves.
 
     Args:
         batch_segments: segments per model call.
         decode_timeout_s: longest silence of the decoder before a file is given up.
         threads: threads of one model call.
+        score_equal_once: whether channels whose samples are equal share one score, and digital silence another.
     """
 
     batch_segments: int = 64
     decode_timeout_s: float = 120.0
     threads: int = 1
+    score_equal_once: bool = True
 
 
 @dataclass
 class _Batch:
-    """Segments of one model on their way from the decoder to the model."""
+    """Segments of one model on their way from the decoder to the model; several may have the same samples."""
 
     model: int
-    waveforms: np.ndarray  # (batch, samples); rows beyond `len(rows)` are unused
+    waveforms: np.ndarray  # (batch, samples); those from `filled` on are unused
+    filled: int = 0
     rows: list[tuple[Any, ...]] = field(default_factory=list)  # title, hash, track, channel, name, start_s, end_s
+    places: list[int] = field(default_factory=list)  # for each row: its place in `waveforms`, or SILENCE
 
 
 def scan_udf(
@@ -134,6 +139,7 @@ def score_spans(
         ContractError: a model's output does not fit its contract (the model is wrong, not the media).
     """
     predictors = [_predictor(model, device, folder_of, options.threads) for model in models]
+    silences: dict[int, list[float]] = {}  # scores of digital silence by number of the model
     ready: queue.Queue[_Batch | dict[str, Any] | BaseException | None] = queue.Queue(QUEUE_BATCHES)
     stopped = threading.Event()
     producer = threading.Thread(target=_produce, args=(spans, models, options, ready, stopped), daemon=True)
@@ -144,7 +150,7 @@ def score_spans(
             if isinstance(item, BaseException):
                 raise item
             if isinstance(item, _Batch):
-                rows.extend(_scored_rows(item, models[item.model], predictors[item.model]))
+                rows.extend(_scored_rows(item, models[item.model], predictors[item.model], silences))
             else:
                 rows.append(item)
             if len(rows) >= ROWS_PER_BATCH:
@@ -175,8 +181,18 @@ def _predictor(model: ShippedModel, device: str, folder_of: Callable[[ShippedMod
     return _predictors[key]
 
 
-def _scored_rows(batch: _Batch, model: ShippedModel, predictor: Predictor) -> list[dict[str, Any]]:
-    scores = predict(predictor, batch.waveforms[: len(batch.rows)], model.contract, model.key)
+def _scored_rows(
+    batch: _Batch, model: ShippedModel, predictor: Predictor, silences: dict[int, list[float]]
+) -> list[dict[str, Any]]:
+    scores: dict[int, list[float]] = {}
+    if batch.filled:
+        found = predict(predictor, batch.waveforms[: batch.filled], model.contract, model.key)
+        scores.update(enumerate(found.tolist()))
+    if SILENCE in batch.places:
+        if batch.model not in silences:
+            silence = np.zeros((1, model.contract.segment_samples), dtype=np.float32)
+            [silences[batch.model]] = predict(predictor, silence, model.contract, model.key).tolist()
+        scores[SILENCE] = silences[batch.model]
     labels = model.contract.labels
     return [
         {
@@ -189,11 +205,11 @@ def _scored_rows(batch: _Batch, model: ShippedModel, predictor: Predictor) -> li
             "model_version": model.version,
             "start_s": start_s,
             "end_s": end_s,
-            "scores": list(zip(labels, values, strict=True)),
+            "scores": list(zip(labels, scores[place], strict=True)),
             "is_report": False,
         }
-        for (title_id, content_hash, track, channel, channel_name, start_s, end_s), values in zip(
-            batch.rows, scores.tolist(), strict=True
+        for (title_id, content_hash, track, channel, channel_name, start_s, end_s), place in zip(
+            batch.rows, batch.places, strict=True
         )
     ]
 
@@ -308,15 +324,36 @@ def _cut(
             channels = [(channel, name, samples[channel]) for channel, name in enumerate(names)]
         begin_s = segment * contract.hop_samples / contract.sample_rate_hz
         end_s = begin_s + contract.segment_samples / contract.sample_rate_hz
+        placed: list[tuple[np.ndarray, int]] = []  # this segment's channels that are in the open batch
         for channel, name, waveform in channels:
+            place = _place_of_equal(waveform, placed) if options.score_equal_once else None
             batch = open_batches.get(number)
+            if batch is not None and place is None and batch.filled == options.batch_segments:
+                put(open_batches.pop(number))
+                batch = None
+                placed.clear()
             if batch is None:
                 shape = (options.batch_segments, contract.segment_samples)
                 batch = open_batches[number] = _Batch(number, np.empty(shape, dtype=np.float32))
-            batch.waveforms[len(batch.rows)] = waveform
+            if place is None:
+                place = batch.filled
+                batch.waveforms[place] = waveform
+                batch.filled += 1
+                placed.append((waveform, place))
+            batch.places.append(place)
             batch.rows.append((span["title_id"], span["content_hash"], span["track"], channel, name, begin_s, end_s))
-            if len(batch.rows) == options.batch_segments:
-                put(open_batches.pop(number))
+        batch = open_batches[number]
+        if batch.filled == options.batch_segments or len(batch.rows) >= ROWS_PER_BATCH:
+            put(open_batches.pop(number))
+
+
+def _place_of_equal(waveform: np.ndarray, placed: list[tuple[np.ndarray, int]]) -> int | None:
+    """Where a waveform (samples,) with the same samples is, SILENCE if it has none but zeros; None where it is new."""
+    for other, place in placed:
+        # The first samples tell most apart; NaN equals nothing and is scored by itself.
+        if np.array_equal(waveform[:64], other[:64]) and np.array_equal(waveform, other):
+            return place
+    return None if waveform[:64].any() or waveform.any() else SILENCE
 
 
 def _damage(report: DecodeReport) -> tuple[str | None, str | None]:
