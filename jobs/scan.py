@@ -101,6 +101,7 @@ class Scan:
         scan_id: str,
     ) -> None:
         from udfs.predict import ScanOptions
+        from udfs.stages import StageClock
 
         self.spark = spark
         self.storage = storage
@@ -115,6 +116,7 @@ class Scan:
             settings.batch_segments, settings.decode_timeout_s, _threads(spark), settings.score_equal_once
         )
         self.tally = Tally()
+        self.clock = StageClock()
         self.chunk = 0
         self.quarantined = 0
         self.started = time.monotonic()
@@ -309,12 +311,15 @@ class Scan:
             rows = [tuple(asdict(span)[name] for name in SPANS.names) for span in spans]
             frame = self.spark.createDataFrame(rows, SPANS)
             scored = frame.repartitionById(len(weights), "task").mapInArrow(scan_udf(self.models, self.options), SCORED)
-            with progress.chunk(hours, len(weights), len(plans)):
+            with progress.chunk(hours, len(weights), len(plans)), self.clock.stage("score"):
                 scored.write.parquet(self.storage.locate(f"{folder}/rows"))
         self._describe(f"chunk {self.chunk}: commit {len(plans)} titles")
         if self.lease is not None:
             self.lease.check()
-        for row in tables.commit_chunk(self.spark, self.storage, folder):
+        with self.clock.stage("commit"):
+            committed = tables.commit_chunk(self.spark, self.storage, folder)
+        self.clock.add(committed.stages_s)
+        for row in committed.tracks:
             if row.get("is_renewed"):
                 continue
             self.tally.audio_done_h += row["decoded_s"] / 3600
@@ -417,10 +422,13 @@ def main(argv: list[str]) -> int:
 def _scan_all(scan: Scan, titles: list["Title"]) -> None:
     from jobs.progress import Progress
 
-    known = scan.known_tracks()
+    with scan.clock.stage("plan"):
+        known = scan.known_tracks()
     progress = Progress(scan.spark, len(titles))
     for begin in range(0, len(titles), scan.settings.probe_titles):
-        scan.score(scan.plan(titles[begin : begin + scan.settings.probe_titles], known), progress)
+        with scan.clock.stage("plan"):
+            plans = scan.plan(titles[begin : begin + scan.settings.probe_titles], known)
+        scan.score(plans, progress)
     progress.end()
 
 
@@ -440,6 +448,7 @@ def _figures(scan: Scan) -> dict[str, Any]:
         "audio_skipped_h": tally.audio_skipped_h,
         "wall_s": wall_s,
         "audio_h_per_h": tally.audio_done_h / wall_s * 3600,
+        "stages_s": scan.clock.seconds,
     }
 
 
@@ -470,6 +479,8 @@ def _report(scan: Scan, settings: "ScanSettings", titles: int) -> int:
         f"({tally.audio_done_h:.2f} audio hours, {figures['audio_h_per_h']:.1f} per hour), "
         f"{figures['titles_skipped']} done before, {tally.rejected_titles} rejected{_by_code(tally.rejected)}"
     )
+    if (line := _where_time_went(figures["stages_s"])) is not None:
+        print(line)
     found = tables.read(scan.spark, scan.storage, "detections").where(f"scan_id = '{scan.scan_id}'")
     rows = found.orderBy("title_id", "track", "start_s", "defect").limit(51).collect()
     if rows:
@@ -499,6 +510,22 @@ def _report(scan: Scan, settings: "ScanSettings", titles: int) -> int:
         )
         return EXIT_TOO_MANY_REJECTED
     return 0
+
+
+def _where_time_went(stages_s: dict[str, float]) -> str | None:
+    """What an operator reads off before buying machines; None where nothing was scored."""
+    from udfs.stages import WORK
+
+    work_s = sum(stages_s.get(name, 0.0) for name in WORK)
+    if work_s <= 0.0:
+        return None
+    order = sorted((name for name in WORK if name in stages_s), key=lambda name: -stages_s[name])
+    shares = ", ".join(f"{name} {stages_s[name] / work_s:.0%}" for name in order)
+    return (
+        f"tasks worked {work_s:.0f} s: {shares}; the model waited {stages_s.get('await_audio', 0.0):.0f} s for audio\n"
+        f"the scan planned for {stages_s.get('plan', 0.0):.0f} s, scored for {stages_s.get('score', 0.0):.0f} s and "
+        f"committed for {stages_s.get('commit', 0.0):.0f} s"
+    )
 
 
 def _printable(text: str) -> str:

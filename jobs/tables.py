@@ -8,7 +8,7 @@ import time
 import uuid
 from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -39,6 +39,7 @@ from jobs.settings import OperatingPoint, ScanSettings
 from jobs.storage import Storage
 from jobs.temporal_filter import detect
 from udfs.schemas import DETECTIONS, SCANS, SEGMENTS, TABLES, TRACKS
+from udfs.stages import StageClock
 
 if TYPE_CHECKING:
     from jobs.operating_points import Points
@@ -64,7 +65,7 @@ def prepare(spark: SparkSession, storage: Storage) -> None:
     """Create the tables of a scan that are missing.
 
     Raises:
-        AuscultError: the warehouse cannot be written, or a table there has other columns.
+        AuscultError: the warehouse cannot be written, or a table there has columns of other types.
     """
     try:
         storage.make_folder(STAGING)
@@ -74,17 +75,30 @@ def prepare(spark: SparkSession, storage: Storage) -> None:
                 found = {field.name: field.dataType for field in spark.read.format("delta").load(location).schema}
                 if not found:  # registered by name in a SQL shell before the first scan
                     storage.delete(name)
-                elif wrong := [field.name for field in schema if found.get(field.name) != field.dataType]:
-                    raise AuscultError(
-                        f"warehouse {storage.root}: table {name} lacks columns {wrong} of this version; take another --warehouse"
-                    )
                 else:
+                    _add_columns(spark, storage, name, [field for field in schema if field.name not in found])
+                    if wrong := [
+                        field.name for field in schema if found.get(field.name, field.dataType) != field.dataType
+                    ]:
+                        raise AuscultError(
+                            f"warehouse {storage.root}: table {name} has columns {wrong} of other types than this version's; "
+                            "take another --warehouse"
+                        )
                     continue
             create(spark, location, schema)
     except AuscultError:
         raise
     except Exception as error:
         raise AuscultError(f"warehouse {storage.root}: cannot be written: {first_line(error)}") from error
+
+
+def _add_columns(spark: SparkSession, storage: Storage, name: str, fields: list[StructField]) -> None:
+    """Add columns that a table of an earlier version lacks; its rows have NULL there."""
+    if fields:
+        log.info("table %s: added the columns %s", name, ", ".join(field.name for field in fields))
+        empty = spark.createDataFrame([], StructType(fields))
+        writer = empty.write.format("delta").mode("append").option("mergeSchema", "true")
+        persist(lambda: writer.save(storage.locate(name)), f"table {name}")
 
 
 def create(spark: SparkSession, location: str, schema: StructType) -> None:
@@ -110,7 +124,20 @@ def staged(scan_id: str, chunk: int) -> str:
     return f"{STAGING}/{scan_id}/{chunk:06d}"
 
 
-def commit_chunk(spark: SparkSession, storage: Storage, folder: str) -> list[dict[str, Any]]:
+@dataclass(frozen=True)
+class Committed:
+    """What a commit wrote.
+
+    Args:
+        tracks: the rows that `tracks` received.
+        stages_s: seconds by stage that the chunk's tasks took, summed over them (`udfs.stages`).
+    """
+
+    tracks: list[dict[str, Any]]
+    stages_s: dict[str, float]
+
+
+def commit_chunk(spark: SparkSession, storage: Storage, folder: str) -> Committed:
     """Commit a scored chunk: segments, then detections, then tracks, each exactly once.
 
     The folder holds `manifest.json` (what was planned) and `rows` (what the UDF returned). A commit
@@ -118,9 +145,6 @@ def commit_chunk(spark: SparkSession, storage: Storage, folder: str) -> list[dic
     repeated one is skipped, and `tracks` is merged by key. A title counts as done only with its
     row in `tracks`, which comes last. So it is too where somebody else (OPTIMIZE, an analyst's UPDATE)
     changed a table at the same moment and Delta let the other one win.
-
-    Returns:
-        The rows that `tracks` received.
     """
     return persist(lambda: _commit_chunk(spark, storage, folder), f"chunk {folder}")
 
@@ -136,15 +160,19 @@ def persist(write: Callable[[], T], what: str) -> T:
     return write()
 
 
-def _commit_chunk(spark: SparkSession, storage: Storage, folder: str) -> list[dict[str, Any]]:
+def _commit_chunk(spark: SparkSession, storage: Storage, folder: str) -> Committed:
     manifest = json.loads(storage.read_text(f"{folder}/manifest.json"))
     scan_id, chunk = manifest["scan_id"], manifest["chunk"]
     reports: dict[tuple[str, int], list[dict[str, Any]]] = defaultdict(list)
+    clock = StageClock()
     if manifest["has_spans"]:
         rows = spark.read.parquet(storage.locate(f"{folder}/rows"))
-        found = rows.where("is_report").select("title_id", "track", "start_s", "decoded_s", "error_code", "error")
+        found = rows.where("is_report").select(
+            "title_id", "track", "start_s", "decoded_s", "error_code", "error", "stages_s"
+        )
         for row in found.orderBy("start_s").collect():
             reports[row.title_id, row.track].append(row.asDict())
+            clock.add(row.stages_s)
         segments = rows.where("NOT is_report").withColumn("scan_id", F.lit(scan_id)).select(SEGMENTS.names)
         _append(segments, storage.locate("segments"), scan_id, chunk)
         _append_detections(spark, storage, segments, manifest)
@@ -152,7 +180,7 @@ def _commit_chunk(spark: SparkSession, storage: Storage, folder: str) -> list[di
     tracks = [_track_row(track, reports[track["title_id"], track["track"]], scan_id) for track in manifest["tracks"]]
     merge_tracks(spark, storage, tracks, manifest["gone"])
     storage.delete(folder)
-    return tracks
+    return Committed(tracks, clock.taken())
 
 
 def _append(frame: DataFrame, location: str, scan_id: str, chunk: int) -> None:

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pytest
 import toy_models
 from pyspark.sql import functions as F
+from pyspark.sql.types import LongType, StructField, StructType
 from signals import music_like, write
 
 from jobs import review, scan, tables
@@ -24,6 +25,7 @@ from jobs.storage import Storage
 from udfs.encode import AudioTrack, write_media
 from udfs.fingerprint import is_available
 from udfs.schemas import TABLES
+from udfs.stages import WORK, StageClock
 
 SETTINGS = """
 operating_points:
@@ -142,6 +144,38 @@ def test_scans_keep_what_was_done(scanned, spark):
     assert row.models[0].name == "level"
     assert len(row.models[0].digest) == 64
     assert json.loads(row.settings)["operating_points"]["loud"]["threshold"] == 0.3
+
+
+def test_scans_tell_where_the_time_went(scanned, spark):
+    [stages] = [row.stages_s for row in table(spark, scanned, "scans").where("titles_done > 0").collect()][:1]
+    assert set(WORK) | {"await_audio", "await_decoder", "await_model", "send", "plan", "score", "commit"} == set(stages)
+    assert all(seconds >= 0 for seconds in stages.values())
+    assert stages["decode"] > 0
+    # What one thread does in turn fits into the time that the tasks had: two at a time here.
+    for thread in (("model", "rows", "write", "await_audio"), ("decode", "resample", "send")):
+        assert sum(stages[name] for name in thread) <= 2 * stages["score"]
+
+
+def test_a_warehouse_of_an_earlier_version_gets_the_new_columns(place, spark, tmp_path):
+    storage = Storage(spark, str(tmp_path / "warehouse"))
+    earlier = [field for field in TABLES["scans"] if field.name not in ("stages_s", "audio_h_per_h")]
+    tables.create(spark, storage.locate("scans"), StructType(earlier))
+    spark.createDataFrame([("old",)], "scan_id string").write.format("delta").mode("append").save(
+        storage.locate("scans")
+    )
+    tables.prepare(spark, storage)
+    found = tables.read(spark, storage, "scans")
+    assert {field.name: field.metadata for field in found.schema} == {
+        field.name: field.metadata for field in TABLES["scans"]
+    }
+    [row] = found.collect()
+    assert (row.scan_id, row.stages_s) == ("old", None)
+    tables.prepare(spark, storage)  # and leaves them alone
+    assert tables.read(spark, storage, "scans").count() == 1
+    wrong = spark.createDataFrame([], StructType([StructField("scan_id", LongType())]))
+    wrong.write.format("delta").save(str(tmp_path / "other" / "scans"))
+    with pytest.raises(AuscultError, match=r"table scans has columns \['scan_id'\] of other types"):
+        tables.prepare(spark, Storage(spark, str(tmp_path / "other")))
 
 
 def test_rerun_decodes_nothing_and_changes_nothing(scanned, spark, monkeypatch):
@@ -280,7 +314,9 @@ def test_one_pass_decodes_each_span_once(place, tmp_path):
     predict._decoder = Counting(120.0)
     open_batches: dict = {}
     for span in spans:
-        report = predict._produce_span(span, models, predict.ScanOptions(), open_batches, lambda item: None)
+        report = predict._produce_span(
+            span, models, predict.ScanOptions(), open_batches, lambda item: None, StageClock()
+        )
         assert report["error_code"] is None
     predict._decoder.close()
     predict._decoder = None
@@ -329,7 +365,7 @@ def test_equal_channels_and_silence_are_scored_once(tmp_path, monkeypatch, batch
         batches = predict.score_spans(
             spans, [model], predict.ScanOptions(batch_segments, **options), "cpu", lambda model: Path()
         )
-        rows = [row for batch in batches for row in batch.to_pylist()]
+        rows = [row for batch in batches for row in batch.drop_columns("stages_s").to_pylist()]
         return sorted(map(str, rows)), sum(seen)
 
     every, waveforms = scored(score_equal_once=False)

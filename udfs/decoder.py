@@ -25,6 +25,7 @@ import numpy as np
 from udfs.decoding import Block, DecodeReport, Resampler, decode
 from udfs.media import MediaError, TrackInfo, describe, probe
 from udfs.remote import local_copy
+from udfs.stages import StageClock
 
 _HEADER = struct.Struct("<cIQ")
 _BLOCK, _DONE, _FAILED = b"B", b"D", b"F"
@@ -246,6 +247,7 @@ def _write_all(file: Any, view: memoryview) -> None:
 
 def _decode(path: str, request: dict[str, Any], send: Any) -> None:
     report = DecodeReport()
+    clock = StageClock()
     resamplers = [Resampler(rate) for rate in request["rates_hz"]]
     blocks = decode(
         path,
@@ -256,14 +258,18 @@ def _decode(path: str, request: dict[str, Any], send: Any) -> None:
         is_timed=request["is_timed"],
         report=report,
     )
-    for block in blocks:
-        for resampler in resamplers:
-            for out in resampler.push(block):
+
+    def pass_on(resampled: Iterator[Block]) -> None:
+        for out in clock.each("resample", resampled):
+            with clock.stage("send"):
                 send(_BLOCK, [out.rate_hz, out.position, out.channel_names], out.samples)
+
+    for block in clock.each("decode", blocks):
+        for resampler in resamplers:
+            pass_on(resampler.push(block))
     for resampler in resamplers:
-        for out in resampler.flush():
-            send(_BLOCK, [out.rate_hz, out.position, out.channel_names], out.samples)
-    send(_DONE, {"report": vars(report)})
+        pass_on(resampler.flush())
+    send(_DONE, {"report": vars(report) | {"stages_s": clock.taken()}})
 
 
 if __name__ == "__main__":

@@ -39,13 +39,14 @@ class Block:
 
 @dataclass
 class DecodeReport:
-    """What went wrong while decoding, filled in as the decoding goes."""
+    """What went wrong while decoding, filled in as the decoding goes, and seconds by stage (`udfs.stages`)."""
 
     packet_errors: int = 0
     gaps: int = 0
     format_changes: int = 0
     first_error: str | None = None
     decoded_s: float = 0.0
+    stages_s: dict[str, float] = field(default_factory=dict)
 
     def note(self, error: Exception) -> None:
         """Count one packet that could not be decoded."""

@@ -24,6 +24,7 @@ from udfs.decoding import Block, DecodeReport
 from udfs.media import MediaError
 from udfs.schemas import SCORED
 from udfs.spans import SegmentCutter
+from udfs.stages import StageClock
 
 ROWS_PER_BATCH = 4096
 QUEUE_BATCHES = 2  # filled ahead of the model; bounds a worker's memory whatever the title's length
@@ -145,19 +146,36 @@ def score_spans(
     producer = threading.Thread(target=_produce, args=(spans, models, options, ready, stopped), daemon=True)
     producer.start()
     rows: list[dict[str, Any]] = []
+    last: dict[str, Any] | None = None  # a report waits for the next, so that the last has all the times
+    clock = StageClock()
     try:
-        while (item := ready.get()) is not None:
+        while True:
+            with clock.stage("await_audio"):
+                item = ready.get()
+            if item is None:
+                break
             if isinstance(item, BaseException):
                 raise item
             if isinstance(item, _Batch):
-                rows.extend(_scored_rows(item, models[item.model], predictors[item.model], silences))
+                rows.extend(_scored_rows(item, models[item.model], predictors[item.model], silences, clock))
             else:
-                rows.append(item)
+                if last is not None:
+                    rows.append(last)
+                last = item
             if len(rows) >= ROWS_PER_BATCH:
-                yield pa.RecordBatch.from_pylist(rows, schema=_ARROW_SCORED)
+                with clock.stage("rows"):
+                    batch = pa.RecordBatch.from_pylist(rows, schema=_ARROW_SCORED)
+                with clock.stage("write"):
+                    yield batch
                 rows = []
         if rows:
-            yield pa.RecordBatch.from_pylist(rows, schema=_ARROW_SCORED)
+            with clock.stage("rows"):
+                batch = pa.RecordBatch.from_pylist(rows, schema=_ARROW_SCORED)
+            with clock.stage("write"):
+                yield batch
+        if last is not None:
+            clock.add(last["stages_s"])
+            yield pa.RecordBatch.from_pylist([last | {"stages_s": clock.taken()}], schema=_ARROW_SCORED)
     finally:
         stopped.set()
         producer.join(timeout=5)
@@ -182,17 +200,23 @@ def _predictor(model: ShippedModel, device: str, folder_of: Callable[[ShippedMod
 
 
 def _scored_rows(
-    batch: _Batch, model: ShippedModel, predictor: Predictor, silences: dict[int, list[float]]
+    batch: _Batch, model: ShippedModel, predictor: Predictor, silences: dict[int, list[float]], clock: StageClock
 ) -> list[dict[str, Any]]:
     scores: dict[int, list[float]] = {}
-    if batch.filled:
-        found = predict(predictor, batch.waveforms[: batch.filled], model.contract, model.key)
-        scores.update(enumerate(found.tolist()))
-    if SILENCE in batch.places:
-        if batch.model not in silences:
-            silence = np.zeros((1, model.contract.segment_samples), dtype=np.float32)
-            [silences[batch.model]] = predict(predictor, silence, model.contract, model.key).tolist()
-        scores[SILENCE] = silences[batch.model]
+    with clock.stage("model"):
+        if batch.filled:
+            found = predict(predictor, batch.waveforms[: batch.filled], model.contract, model.key)
+            scores.update(enumerate(found.tolist()))
+        if SILENCE in batch.places:
+            if batch.model not in silences:
+                silence = np.zeros((1, model.contract.segment_samples), dtype=np.float32)
+                [silences[batch.model]] = predict(predictor, silence, model.contract, model.key).tolist()
+            scores[SILENCE] = silences[batch.model]
+    with clock.stage("rows"):
+        return _rows(batch, model, scores)
+
+
+def _rows(batch: _Batch, model: ShippedModel, scores: dict[int, list[float]]) -> list[dict[str, Any]]:
     labels = model.contract.labels
     return [
         {
@@ -226,22 +250,26 @@ def _produce(
     stopped: threading.Event,
 ) -> None:
     """Decode the spans in order and put full batches and finished reports into `ready`; None at the end."""
+    clock = StageClock()
 
     def put(item: Any) -> None:
-        while not stopped.is_set():
-            try:
-                ready.put(item, timeout=1.0)
-                return
-            except queue.Full:
-                continue
+        with clock.stage("await_model"):
+            while not stopped.is_set():
+                try:
+                    ready.put(item, timeout=1.0)
+                    return
+                except queue.Full:
+                    continue
         raise _Stopped
 
     try:
         open_batches: dict[int, _Batch] = {}
-        for span in spans:
-            put(_produce_span(span, models, options, open_batches, put))
-        for batch in open_batches.values():
-            put(batch)
+        for number, span in enumerate(spans):
+            report = _produce_span(span, models, options, open_batches, put, clock)
+            if number == len(spans) - 1:
+                for batch in open_batches.values():
+                    put(batch)
+            put(report | {"stages_s": clock.taken()})
         put(None)
     except _Stopped:
         pass
@@ -255,6 +283,7 @@ def _produce_span(
     options: ScanOptions,
     open_batches: dict[int, _Batch],
     put: Callable[[Any], None],
+    clock: StageClock,
 ) -> dict[str, Any]:
     """Decode one span into batches; returns its report row."""
     start_s, stop_s = span["start_s"], span["end_s"]
@@ -273,7 +302,7 @@ def _produce_span(
     decoded_s = 0.0
     error_code = error = None
     try:
-        for rate_hz, block in worker_decoder(options).decode(
+        blocks = worker_decoder(options).decode(
             span["path"],
             span["track"],
             start_s,
@@ -282,16 +311,19 @@ def _produce_span(
             can_seek=span["can_seek"],
             is_timed=span["is_timed"],
             report=report,
-        ):
+        )
+        for rate_hz, block in clock.each("await_decoder", blocks):
             if rate_hz == rates_hz[0]:
                 begin = max(block.position / rate_hz, start_s)
                 end = min((block.position + block.samples.shape[1]) / rate_hz, stop_s)
                 decoded_s += max(0.0, end - begin)
             for number in wanted:
                 if models[number].contract.sample_rate_hz == rate_hz:
-                    _cut(span, block, number, models[number].contract, cutters[number], options, open_batches, put)
+                    contract, cutter = models[number].contract, cutters[number]
+                    _cut(span, block, number, contract, cutter, options, open_batches, put, clock)
     except MediaError as failure:
         error_code, error = failure.code, failure.message
+    clock.add(report.stages_s)
     if error_code is None:
         error_code, error = _damage(report)
     return {
@@ -316,8 +348,9 @@ def _cut(
     options: ScanOptions,
     open_batches: dict[int, _Batch],
     put: Callable[[Any], None],
+    clock: StageClock,
 ) -> None:
-    for segment, samples, names in cutter.push(block):
+    for segment, samples, names in clock.each("cut", cutter.push(block)):
         if contract.channels == "downmix":
             channels = [(DOWNMIX_CHANNEL, DOWNMIX_NAME, samples.mean(axis=0))]
         else:

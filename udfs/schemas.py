@@ -98,6 +98,8 @@ DETECTIONS = StructType(
     ]
 )
 
+_STAGES = MapType(StringType(), DoubleType())
+
 SCANS = StructType(
     [
         _column("scan_id", StringType(), "One run of jobs/scan.py"),
@@ -128,6 +130,12 @@ SCANS = StructType(
         _column("audio_skipped_h", DoubleType(), "Audio that was scored before, hours"),
         _column("wall_s", DoubleType(), "Time from start to end, seconds"),
         _column("audio_h_per_h", DoubleType(), "Hours of audio scored per hour of wall time"),
+        _column(
+            "stages_s",
+            _STAGES,
+            "Seconds by stage, those of tasks summed over tasks: decode, resample, model, await_audio (the model idle), "
+            "plan, score, commit and others; udfs/stages.py says what each is",
+        ),
     ]
 )
 
@@ -258,6 +266,9 @@ SCORED = StructType(
         _column("decoded_s", DoubleType(), "Report of a span: audio decoded inside it, seconds"),
         _column("error_code", StringType(), "Report of a span: what went wrong, NULL where nothing did"),
         _column("error", StringType(), "Report of a span: what went wrong, in words"),
+        _column(
+            "stages_s", _STAGES, "Report of a span: seconds by stage (udfs/stages.py) since the task's last report"
+        ),
         _column("is_report", BooleanType(), "Whether the row reports on a span", nullable=False),
     ]
 )
