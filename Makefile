@@ -8,7 +8,7 @@ SLOW ?= slow
 DEMO := $(if $(filter var/demo,$(CATALOGUE)),1)
 export AUSCULT_HOME ?= $(CURDIR)/var
 .DEFAULT_GOAL := help
-.PHONY: help setup scan demo-table register test test-slow chaos audit check bench bench-training bench-tuning bench-filter evaluate evaluate-r128 lock dist
+.PHONY: help setup scan demo-table register test test-slow chaos audit check bench bench-peers bench-training bench-tuning bench-filter evaluate evaluate-r128 lock dist
 
 help: ## print this help
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -54,8 +54,12 @@ check: setup ## style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: setup ## the scan beside a bare loop of the same decode and model
-	$(BIN)/python -m tests.bench.scan_beside_loop
+bench: setup ## the scan beside a bare loop of the same decode and model, and beside peers that are installed
+	$(BIN)/python -m tests.bench.throughput
+
+bench-peers: setup ## installs Ray Data and Daft (400 MB) and runs `make bench` with them
+	$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements-bench.lock
+	$(BIN)/python -m tests.bench.throughput
 
 bench-training: setup ## what simulating costs beside the training that waits for it
 	$(BIN)/python -m tests.bench.training
@@ -84,6 +88,8 @@ evaluate-r128: setup ## the default model on the same recordings at programme lo
 lock: ## resolve pyproject.toml's pins into requirements.lock
 	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes --no-header \
 	  --no-emit-index-url --no-annotate --upgrade -q -o requirements.lock
+	$(BIN)/uv pip compile pyproject.toml --extra bench --universal --python-version 3.11 --generate-hashes --no-header \
+	  --no-emit-index-url --no-annotate -q -c requirements.lock -o requirements-bench.lock
 
 dist: setup ## a wheel for the nodes of a cluster
 	$(BIN)/python -m pip wheel -q --no-deps --no-build-isolation -w dist .

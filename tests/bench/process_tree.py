@@ -16,7 +16,7 @@ class Measured:
         wall_s: seconds from start to end.
         cpu_s: user and system seconds, by kind of process.
         peak_mib: largest resident size of one process, by kind.
-        output: what it printed.
+        output: what it printed, errors included.
     """
 
     wall_s: float
@@ -41,8 +41,9 @@ def measure(command: list[str], environment: dict[str, str]) -> Measured:
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
     )
     seen: dict[str, tuple[str, float, float]] = {}
+    members: set[str] = set()
     while process.poll() is None:
-        _look(process.pid, seen)
+        _look(process.pid, seen, members)
         time.sleep(0.1)
     assert process.stdout is not None
     result = Measured(time.monotonic() - started, output=process.stdout.read())
@@ -54,14 +55,16 @@ def measure(command: list[str], environment: dict[str, str]) -> Measured:
     return result
 
 
-def _look(session: int, seen: dict[str, tuple[str, float, float]]) -> None:
-    for folder in Path("/proc").iterdir():
+def _look(session: int, seen: dict[str, tuple[str, float, float]], members: set[str]) -> None:
+    """Note what the session's processes have used, and those that left it (daemons): children of `members`."""
+    for folder in sorted(Path("/proc").iterdir(), key=lambda folder: int(folder.name) if folder.name.isdigit() else 0):
         if not folder.name.isdigit():
             continue
         try:
             fields = (folder / "stat").read_text().rpartition(")")[2].split()
-            if int(fields[3]) != session:
+            if int(fields[3]) != session and fields[1] not in members:
                 continue
+            members.add(folder.name)
             words = (folder / "cmdline").read_bytes().split(b"\0")
             peak = next(
                 (x for x in (folder / "status").read_text().splitlines() if x.startswith("VmHWM")), "VmHWM: 0 kB"
@@ -81,6 +84,8 @@ def _kind(words: list[bytes]) -> str:
         return "jvm"
     if b"udfs.decoder" in line:
         return "decoder"
-    if b"pyspark.daemon" in line:
+    if b"pyspark.daemon" in line or line.startswith(b"ray::") or b"multiprocessing" in line or b"daft" in line:
         return "worker"
+    if b"raylet" in line or b"gcs_server" in line or b"/ray/" in line:
+        return "ray"
     return "driver"
