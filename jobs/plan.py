@@ -5,7 +5,7 @@ Pure functions over plain values; nothing here touches Spark or files.
 
 import heapq
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -53,6 +53,7 @@ class PlannedTrack:
         models: keys of the models that have not scored this content.
         is_again: this content may have been scored before (in part, or before the file was away or was another for a
             while), and what came of it is to be replaced.
+        equal: the track whose scores are taken, its file being the same.
     """
 
     row: dict[str, Any]
@@ -60,10 +61,13 @@ class PlannedTrack:
     info: TrackInfo | None = None
     models: tuple[str, ...] = ()
     is_again: bool = False
+    equal: "Equal | None" = None
 
     @property
     def channel_s(self) -> float:
-        """Seconds of audio times channels."""
+        """Seconds of audio times channels, to be scored for this very track."""
+        if self.equal is not None:
+            return 0.0
         return self.info.duration_s * max(1, self.info.channels) if self.info is not None else 0.0
 
 
@@ -92,6 +96,67 @@ class Span:
     can_seek: bool
     is_timed: bool
     models: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Equal:
+    """Where the scores of a track come from whose file is another title's, too.
+
+    Args:
+        title_id: that title.
+        track: its track.
+        is_stored: whether they are in `segments`; else they come with the same chunk.
+    """
+
+    title_id: str
+    track: int
+    is_stored: bool
+
+
+class EqualTracks:
+    """Finds tracks of which another title's file is a copy: the same packets at the same place of a file of one size.
+
+    The packets alone do not do: another container may begin at another time, and what counts is the title's.
+    """
+
+    def __init__(self) -> None:
+        self._scored: dict[tuple[Any, ...], tuple[str, int, frozenset[str], dict[str, Any]]] = {}
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        """Note a row of `tracks` that was scored from end to end without a complaint."""
+        if row["content_hash"] is None or row["size_bytes"] is None:
+            return
+        models = frozenset(row["scored_with"])
+        known = self._scored.get(_file_key(row))
+        if known is not None and known[:2] == (row["title_id"], row["track"]):
+            models |= known[2]
+        elif known is not None and known[2] >= models:
+            return
+        outcome = {name: row[name] for name in ("status", "error_code", "error", "decoded_s")}
+        self._scored[_file_key(row)] = (row["title_id"], row["track"], models, outcome)
+
+    def find(self, plans: list[TitlePlan]) -> None:
+        """Set `equal` of the tracks to score; some of them are scored for others of the same plans."""
+        here: dict[tuple[Any, ...], Equal] = {}
+        for plan in plans:
+            for track in plan.tracks:
+                track.equal = None
+                row = track.row
+                if not track.spans or row["size_bytes"] is None:
+                    continue
+                known = self._scored.get(_file_key(row))
+                if known is not None and known[0] != row["title_id"] and known[2] >= set(track.models):
+                    track.equal = Equal(*known[:2], is_stored=True)
+                    row |= known[3]
+                    continue
+                mine = Equal(row["title_id"], row["track"], is_stored=False)
+                source = here.setdefault((*_file_key(row), track.models), mine)
+                if source != mine:
+                    track.equal = source
+
+
+def _file_key(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    return row["content_hash"], row["track"], row["size_bytes"], row["duration_s"]
 
 
 def is_unchanged(title: Title, known: list[KnownTrack], models: Iterable[str]) -> bool:
@@ -158,7 +223,7 @@ def plan_title(
                     outcome = {name: getattr(before, name) for name in ("status", "error_code", "error", "decoded_s")}
                     tracks.append(PlannedTrack({**row, **outcome, "is_renewed": True}))
                 continue
-            row["scored_with"] = list(missing)
+            row["scored_with"] = sorted(missing)
             if info.error_code is not None:
                 row |= {"status": "rejected", "error_code": info.error_code, "error": info.error, "decoded_s": 0.0}
                 tracks.append(PlannedTrack(row))
@@ -261,7 +326,7 @@ def assign_tasks(plans: list[TitlePlan], tasks: int) -> tuple[list[Span], list[f
     weighted: list[tuple[float, PlannedTrack, tuple[float, float]]] = []
     for plan in plans:
         for track in plan.tracks:
-            for start_s, end_s in track.spans:
+            for start_s, end_s in track.spans if track.equal is None else ():
                 assert track.info is not None
                 length_s = max(min(end_s, track.info.duration_s) - start_s, 1.0)
                 skipped_s = 0.0 if track.info.can_seek else start_s

@@ -100,6 +100,7 @@ class Scan:
         points: "Points",
         scan_id: str,
     ) -> None:
+        from jobs.plan import EqualTracks
         from udfs.predict import ScanOptions
         from udfs.stages import StageClock
 
@@ -113,10 +114,15 @@ class Scan:
         self.lease: Lease | None = None
         self.cores = spark.sparkContext.defaultParallelism
         self.options = ScanOptions(
-            settings.batch_segments, settings.decode_timeout_s, _threads(spark), settings.score_equal_once
+            settings.batch_segments,
+            settings.decode_timeout_s,
+            _threads(spark),
+            settings.equal_channels_once,
+            settings.silence_once,
         )
         self.tally = Tally()
         self.clock = StageClock()
+        self.equal = EqualTracks()
         self.chunk = 0
         self.quarantined = 0
         self.started = time.monotonic()
@@ -136,6 +142,8 @@ class Scan:
         for row in rows.collect():
             entry = KnownTrack(**{**row.asDict(), "scored_with": frozenset(row.scored_with or ())})
             known[entry.title_id].append(entry)
+            if entry.status == "ok" and entry.track is not None:
+                self.equal.add(vars(entry))
         return known
 
     def plan(self, titles: list["Title"], known: dict[str, list["KnownTrack"]]) -> list["TitlePlan"]:
@@ -300,6 +308,10 @@ class Scan:
         from udfs.schemas import SCORED, SPANS
 
         self.chunk += 1
+        if self.settings.equal_titles_once:
+            self.equal.find(plans)
+            if copies := sum(track.equal is not None for plan in plans for track in plan.tracks):
+                log.info("%d tracks take the scores of titles whose file is the same", copies)
         spans, weights = self._spans(plans)
         folder = tables.staged(self.scan_id, self.chunk)
         self.storage.write_text(f"{folder}/manifest.json", json.dumps(self._manifest(plans, has_spans=bool(spans))))
@@ -320,6 +332,8 @@ class Scan:
             committed = tables.commit_chunk(self.spark, self.storage, folder)
         self.clock.add(committed.stages_s)
         for row in committed.tracks:
+            if row["status"] == "ok":
+                self.equal.add(row)
             if row.get("is_renewed"):
                 continue
             self.tally.audio_done_h += row["decoded_s"] / 3600
@@ -346,6 +360,20 @@ class Scan:
                 for plan in plans
                 for track in plan.tracks
                 if track.is_again
+            ],
+            "copies": [
+                {
+                    "from_title_id": track.equal.title_id,
+                    "from_track": track.equal.track,
+                    "is_stored": track.equal.is_stored,
+                    "title_id": track.row["title_id"],
+                    "track": track.row["track"],
+                    "content_hash": track.row["content_hash"],
+                    "models": list(track.models),
+                }
+                for plan in plans
+                for track in plan.tracks
+                if track.equal is not None
             ],
             "seen_before": [plan.title.title_id for plan in plans if plan.seen_before],
             "operating_points": [

@@ -94,7 +94,9 @@ class ScanSettings:
     tasks_per_core: int = 3
     batch_segments: int = 64
     decode_timeout_s: float = 120.0
-    score_equal_once: bool = True
+    equal_channels_once: bool = True
+    silence_once: bool = True
+    equal_titles_once: bool = True
     max_rejected_share: float = 0.5
     max_crashed_titles: int = 20
     ignored_suffixes: tuple[str, ...] = SIDECARS

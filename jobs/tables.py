@@ -1,5 +1,6 @@
 """The Delta tables of a warehouse: created with their comments, registered by name, written exactly once."""
 
+import functools
 import getpass
 import json
 import random
@@ -25,9 +26,11 @@ from delta.tables import DeltaTable
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import (
+    ArrayType,
     BooleanType,
     DataType,
     DoubleType,
+    IntegerType,
     LongType,
     StringType,
     StructField,
@@ -46,6 +49,14 @@ if TYPE_CHECKING:
     from udfs.predict import ShippedModel
 
 T = TypeVar("T")
+_COPIES = StructType(
+    [
+        StructField("from_title_id", StringType()),
+        StructField("from_track", IntegerType()),
+        *(field for field in SEGMENTS if field.name in ("title_id", "track", "content_hash")),
+        StructField("models", ArrayType(StringType())),
+    ]
+)
 STAGING = "_staging"
 # Decoders pad the ends of a track; a shortfall below this is not damage.
 SHORTFALL_S = 1.0
@@ -174,6 +185,11 @@ def _commit_chunk(spark: SparkSession, storage: Storage, folder: str) -> Committ
             reports[row.title_id, row.track].append(row.asDict())
             clock.add(row.stages_s)
         segments = rows.where("NOT is_report").withColumn("scan_id", F.lit(scan_id)).select(SEGMENTS.names)
+    else:
+        segments = None
+    if manifest.get("copies"):  # an earlier version's scan has none
+        segments = _with_copies(spark, storage, segments, manifest, reports)
+    if segments is not None:
         _append(segments, storage.locate("segments"), scan_id, chunk)
         _append_detections(spark, storage, segments, manifest)
     _drop_outdated(spark, storage, manifest)
@@ -181,6 +197,40 @@ def _commit_chunk(spark: SparkSession, storage: Storage, folder: str) -> Committ
     merge_tracks(spark, storage, tracks, manifest["gone"])
     storage.delete(folder)
     return Committed(tracks, clock.taken())
+
+
+def _with_copies(
+    spark: SparkSession,
+    storage: Storage,
+    segments: DataFrame | None,
+    manifest: dict[str, Any],
+    reports: dict[tuple[str, int], list[dict[str, Any]]],
+) -> DataFrame:
+    """A chunk's segments and, under their own titles, those of tracks whose file is another title's.
+
+    That one was scored with the same chunk (then its reports go for the copy, too) or is in the table `segments`.
+    """
+    parts = [] if segments is None else [segments]
+    for is_stored in (True, False):
+        copies = [copy for copy in manifest["copies"] if copy["is_stored"] == is_stored]
+        if not copies:
+            continue
+        rows = [tuple(copy[name] for name in _COPIES.names) for copy in copies]
+        copied = F.broadcast(spark.createDataFrame(rows, _COPIES)).alias("copied")
+        source = read(spark, storage, "segments") if is_stored else segments
+        assert source is not None
+        same = F.expr(
+            "stored.title_id = copied.from_title_id AND stored.track = copied.from_track AND "
+            "stored.content_hash = copied.content_hash AND "
+            "array_contains(copied.models, concat_ws('/', stored.model, stored.model_version))"
+        )
+        taken = {name: f"copied.{name}" for name in ("title_id", "track")} | {"scan_id": f"'{manifest['scan_id']}'"}
+        columns = [F.expr(taken.get(name, f"stored.{name}")).alias(name) for name in SEGMENTS.names]
+        parts.append(source.alias("stored").join(copied, same).select(columns))
+        if not is_stored:
+            for copy in copies:
+                reports[copy["title_id"], copy["track"]] = reports[copy["from_title_id"], copy["from_track"]]
+    return functools.reduce(DataFrame.union, parts)
 
 
 def _append(frame: DataFrame, location: str, scan_id: str, chunk: int) -> None:

@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import threading
+from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from pyspark.sql import functions as F
 from pyspark.sql.types import LongType, StructField, StructType
 from signals import music_like, write
 
-from jobs import review, scan, tables
+from jobs import plan, review, scan, tables
 from jobs.analyses import analysis
 from jobs.launch import AuscultError
 from jobs.spot_check import register_defect_scores
@@ -368,7 +369,7 @@ def test_equal_channels_and_silence_are_scored_once(tmp_path, monkeypatch, batch
         rows = [row for batch in batches for row in batch.drop_columns("stages_s").to_pylist()]
         return sorted(map(str, rows)), sum(seen)
 
-    every, waveforms = scored(score_equal_once=False)
+    every, waveforms = scored(equal_channels_once=False, silence_once=False)
     once, fewer = scored()
     predict._decoder.close()
     monkeypatch.setattr(predict, "_decoder", None)
@@ -382,6 +383,64 @@ def test_equal_channels_and_silence_are_scored_once(tmp_path, monkeypatch, batch
     assert distinct < 24
     # Silence once, and again what a batch's end parts from its equal.
     assert distinct + 1 <= fewer <= distinct + 1 + (distinct // batch_segments) * 2
+
+
+@pytest.mark.slow
+def test_titles_whose_file_is_the_same_are_decoded_once(place, spark, tmp_path, monkeypatch):
+    """Copies in the same chunk, in a later one and in a later scan, with one model and with two: rows as without sharing."""
+    names = {"a.flac": "music/a b.flac", "b.mkv": "film.mkv", "noise.mp3": "noise.mp3", "half.wav": "half.wav"}
+    for folder in ("one", "two", "three"):
+        (tmp_path / "catalogue" / folder).mkdir(parents=True)
+        for name, source in names.items():
+            shutil.copy(place / "catalogue" / source, tmp_path / "catalogue" / folder / name)
+    (tmp_path / "shared.yaml").write_text(SETTINGS + "chunk_channel_h_per_core: 0.01\ntasks_per_core: 1\n")
+    (tmp_path / "apart.yaml").write_text(SETTINGS + "equal_titles_once: false\n")
+    scored = []
+    assign = plan.assign_tasks
+
+    def counted(plans, tasks):
+        spans, weights = assign(plans, tasks)
+        scored.extend((span.title_id, span.track, span.models) for span in spans)
+        return spans, weights
+
+    monkeypatch.setattr(plan, "assign_tasks", counted)
+
+    def scanned(how, *models, chunk=None):
+        settings = tmp_path / f"{how}.yaml"
+        if chunk is not None:
+            settings = tmp_path / "large.yaml"
+            settings.write_text(SETTINGS)
+        scored.clear()
+        options = [part for model in models for part in ("--model", f"models:/{model}@champion")]
+        assert scan.main(
+            ["--catalogue", str(tmp_path / "catalogue"), "--warehouse", str(tmp_path / how), "--settings", str(settings), *options]
+        ) == 0  # fmt: skip
+        return {(title_id.partition("/")[2], track, model) for title_id, track, models in scored for model in models}
+
+    def rows(how):
+        found = {}
+        for name in ("segments", "detections", "tracks"):
+            frame = spark.read.format("delta").load(str(tmp_path / how / name)).drop("scan_id")
+            found[name] = sorted(str(row) for row in frame.collect())
+        return found
+
+    everything = scanned("apart", "level", "frames")
+    assert len(scored) == 3 * len({(title, track) for title, track, _ in everything})
+    kept = shutil.move(tmp_path / "catalogue" / "three", tmp_path / "three")
+    assert scanned("shared", "level", chunk="large") <= everything  # one and two in one chunk
+    assert len({(title, track) for title, track, _ in scored}) == len(scored) == len(everything) // 2
+    shutil.move(kept, tmp_path / "catalogue" / "three")
+    assert {model for _, _, model in scanned("shared", "level")} <= {"level/1"}  # three alone, of the table
+    assert {title.partition("/")[2] for title, _, _ in scored} <= {"half.wav"}  # it is partial: nobody's model
+    scanned("shared", "level", "frames")  # the second model, in several chunks
+    assert {models for _, _, models in scored if models != ("frames/1",)} == set()
+    assert Counter(title.partition("/")[2] for title, _, _ in scored)["a.flac"] == 1
+    shared, apart = rows("shared"), rows("apart")
+    for name in apart:
+        assert shared[name] == apart[name], name
+    assert len(shared["detections"]) >= 3
+    scanned("shared", "level", "frames")
+    assert scored == []
 
 
 @pytest.mark.parametrize("span_s", [2, pytest.param(5, marks=pytest.mark.slow)])

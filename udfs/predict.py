@@ -73,13 +73,15 @@ class ScanOptions:
         batch_segments: segments per model call.
         decode_timeout_s: longest silence of the decoder before a file is given up.
         threads: threads of one model call.
-        score_equal_once: whether channels whose samples are equal share one score, and digital silence another.
+        equal_channels_once: whether channels whose samples are equal share one score.
+        silence_once: whether all digital silence shares one score.
     """
 
     batch_segments: int = 64
     decode_timeout_s: float = 120.0
     threads: int = 1
-    score_equal_once: bool = True
+    equal_channels_once: bool = True
+    silence_once: bool = True
 
 
 @dataclass
@@ -359,7 +361,7 @@ def _cut(
         end_s = begin_s + contract.segment_samples / contract.sample_rate_hz
         placed: list[tuple[np.ndarray, int]] = []  # this segment's channels that are in the open batch
         for channel, name, waveform in channels:
-            place = _place_of_equal(waveform, placed) if options.score_equal_once else None
+            place = _place_of_equal(waveform, placed, options)
             batch = open_batches.get(number)
             if batch is not None and place is None and batch.filled == options.batch_segments:
                 put(open_batches.pop(number))
@@ -380,13 +382,16 @@ def _cut(
             put(open_batches.pop(number))
 
 
-def _place_of_equal(waveform: np.ndarray, placed: list[tuple[np.ndarray, int]]) -> int | None:
+def _place_of_equal(waveform: np.ndarray, placed: list[tuple[np.ndarray, int]], options: ScanOptions) -> int | None:
     """Where a waveform (samples,) with the same samples is, SILENCE if it has none but zeros; None where it is new."""
-    for other, place in placed:
-        # The first samples tell most apart; NaN equals nothing and is scored by itself.
-        if np.array_equal(waveform[:64], other[:64]) and np.array_equal(waveform, other):
-            return place
-    return None if waveform[:64].any() or waveform.any() else SILENCE
+    # The first samples tell most apart; NaN equals nothing and is scored by itself.
+    if options.silence_once and not waveform[:64].any() and not waveform.any():
+        return SILENCE
+    if options.equal_channels_once:
+        for other, place in placed:
+            if np.array_equal(waveform[:64], other[:64]) and np.array_equal(waveform, other):
+                return place
+    return None
 
 
 def _damage(report: DecodeReport) -> tuple[str | None, str | None]:
