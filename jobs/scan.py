@@ -220,13 +220,20 @@ class Scan:
         from jobs.plan import assign_tasks, chunks
 
         for chunk in chunks(plans, self._chunk_channel_s()):
+            if self.settings.equal_titles_once:
+                self.equal.find(chunk)
+                for plan in chunk:
+                    for track in plan.tracks:
+                        if track.spans:
+                            self.equal.add(track.row)  # as if it had been scored
             spans, weights = assign_tasks(chunk, self.cores * self.settings.tasks_per_core)
             self.tally.spans += len(spans)
             self.tally.tasks += len(weights) if spans else 0
             self.chunk += 1
         for plan in plans:
-            self.tally.tracks += sum(1 for track in plan.tracks if track.spans)
-            self.tally.planned_h += sum(track.info.duration_s for track in plan.tracks if track.info) / 3600
+            to_score = [track for track in plan.tracks if track.info is not None and track.equal is None]
+            self.tally.tracks += len(to_score)
+            self.tally.planned_h += sum(track.info.duration_s for track in to_score if track.info is not None) / 3600
             self.tally.channel_h += sum(track.channel_s for track in plan.tracks) / 3600
             if plan.tracks and all(track.row["status"] == "rejected" for track in plan.tracks) and not plan.done:
                 self.tally.rejected[plan.tracks[0].row["error_code"]] += 1
