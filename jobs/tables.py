@@ -178,12 +178,9 @@ def _commit_chunk(spark: SparkSession, storage: Storage, folder: str) -> Committ
     clock = StageClock()
     if manifest["has_spans"]:
         rows = spark.read.parquet(storage.locate(f"{folder}/rows"))
-        found = rows.where("is_report").select(
-            "title_id", "track", "start_s", "decoded_s", "error_code", "error", "stages_s"
-        )
-        for row in found.orderBy("start_s").collect():
+        for row in rows.where("is_report").drop("scores").orderBy("start_s").collect():
             reports[row.title_id, row.track].append(row.asDict())
-            clock.add(row.stages_s)
+            clock.add(row.asDict().get("stages_s") or {})  # what an earlier version staged has none
         segments = rows.where("NOT is_report").withColumn("scan_id", F.lit(scan_id)).select(SEGMENTS.names)
     else:
         segments = None
