@@ -5,6 +5,7 @@ from mlflow_server import mlflow_server
 
 from jobs import launch, register, registry, scan
 from jobs.launch import AuscultError
+from udfs import contract
 from udfs.contract import ContractError, ModelContract, digest_of, load_predictor, predict
 
 
@@ -177,3 +178,48 @@ def test_a_champion_that_no_longer_loads_gives_way(home, tmp_path):
     assert register.promote("level", third, None, None) == (
         False, f"not compared with the champion, version {version}: give --compare-on",
     )  # fmt: skip
+
+
+class OutOfMemoryError(RuntimeError):
+    """As PyTorch names its own, which needs a GPU."""
+
+
+@pytest.mark.parametrize("error", [OutOfMemoryError("CUDA out of memory. Tried to allocate 1 GiB"), MemoryError()])
+def test_a_batch_that_does_not_fit_into_memory_is_halved(monkeypatch, error):
+    sizes = []
+
+    class Small:
+        metadata = None
+
+        def predict(self, waveforms):
+            sizes.append(len(waveforms))
+            if len(waveforms) > 5:
+                raise error
+            loud = np.abs(waveforms).max(axis=1)
+            return np.stack([1 - loud, loud], axis=1)
+
+    monkeypatch.setattr(contract, "_most_segments", {})
+    waveforms = np.random.default_rng(0).uniform(-1, 1, (64, 480)).astype(np.float32)
+    shape = ModelContract(48_000, 0.01, 0.01, ("quiet", "loud"))
+    scores = contract.predict(Small(), waveforms, shape, "small/1")
+    np.testing.assert_array_equal(scores[:, 1], np.abs(waveforms).max(axis=1))
+    assert sizes[:4] == [64, 32, 16, 8]
+    assert sum(sizes[4:]) == 64
+    sizes.clear()
+    contract.predict(Small(), waveforms, shape, "small/1")
+    assert max(sizes) <= 4  # it has learned
+    monkeypatch.setattr(contract, "_most_segments", {})
+
+    class Broken(Small):
+        def predict(self, waveforms):
+            raise ValueError("something else")
+
+    with pytest.raises(ValueError, match="something else"):
+        contract.predict(Broken(), waveforms, shape, "broken/1")
+
+    class Never(Small):
+        def predict(self, waveforms):
+            raise error
+
+    with pytest.raises(type(error)):
+        contract.predict(Never(), waveforms, shape, "never/1")

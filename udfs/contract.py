@@ -6,9 +6,11 @@ the key `auscult`; the scanner knows nothing more about it.
 """
 
 import hashlib
+import logging
 import math
 import os
 import re
+import sys
 import zipfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,6 +18,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+log = logging.getLogger("auscult")
 METADATA_KEY = "auscult"
 CHANNEL_HANDLING = ("each", "downmix")
 
@@ -104,6 +107,9 @@ class ModelContract:
             raise ContractError(f"{model}: channels must be one of {CHANNEL_HANDLING}, found {self.channels!r}")
 
 
+_most_segments: dict[str, int] = {}  # by model: what a call may have, where more was too much
+
+
 class Predictor(Protocol):
     """What `mlflow.pyfunc.load_model` returns."""
 
@@ -174,12 +180,28 @@ def load_predictor(folder: Path, device: str) -> Predictor:
 def predict(predictor: Predictor, waveforms: np.ndarray, contract: ModelContract, model: str) -> np.ndarray:
     """Probabilities float32 (batch, labels) of waveforms (batch, samples).
 
-    Models with several frames a segment give the largest score of each label over the frames.
+    Models with several frames a segment give the largest score of each label over the frames. A batch for which the
+    device has no memory is halved, again and again; this process then keeps to what went through.
 
     Raises:
         ContractError: the output does not have the shape or the values that the contract promises.
     """
-    scores = np.asarray(predictor.predict(_as_input(predictor, waveforms)), dtype=np.float32)
+    most = _most_segments.get(model, len(waveforms))
+    if len(waveforms) > most:
+        parts = np.array_split(waveforms, -(-len(waveforms) // most))
+        return np.concatenate([predict(predictor, part, contract, model) for part in parts])
+    try:
+        answer = predictor.predict(_as_input(predictor, waveforms))
+    except Exception as error:
+        if len(waveforms) == 1 or not _is_out_of_memory(error):
+            raise
+        _most_segments[model] = len(waveforms) // 2
+        log.warning("%s: no memory for %d segments at once; now %d", model, len(waveforms), _most_segments[model])
+        answer = None
+    if answer is None:  # outside the handler: the traceback holds what the failed call had allocated
+        _free_device_memory()
+        return predict(predictor, waveforms, contract, model)
+    scores = np.asarray(answer, dtype=np.float32)
     fits = scores.ndim in (2, 3) and scores.shape[0] == waveforms.shape[0] and scores.shape[-1] == len(contract.labels)
     if not fits:
         raise ContractError(
@@ -195,6 +217,20 @@ def predict(predictor: Predictor, waveforms: np.ndarray, contract: ModelContract
             f"to {np.nanmax(scores):.3g}{' and NaN' if np.isnan(scores).any() else ''}"
         )
     return np.clip(scores, 0.0, 1.0)
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Whether a model failed for want of memory, of the host or of a GPU, by whatever library says so."""
+    if isinstance(error, MemoryError) or type(error).__name__ in {"OutOfMemoryError", "ResourceExhaustedError"}:
+        return True
+    return "can't allocate memory" in str(error) or "out of memory" in str(error)
+
+
+def _free_device_memory() -> None:
+    """Give back what PyTorch keeps for later, if PyTorch it was."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def _as_input(predictor: Predictor, waveforms: np.ndarray) -> Any:
