@@ -85,16 +85,15 @@ class Cluster:
             text=True, start_new_session=True,
         )  # fmt: skip
 
-    @staticmethod
-    def processes(pattern):
-        """Process numbers whose command line matches."""
+    def processes(self, pattern):
+        """Numbers of the executors' processes and their children's, where the command line matches."""
         found = []
         for folder in Path("/proc").iterdir():
             if folder.name.isdigit():
                 with contextlib.suppress(OSError):
-                    if re.search(
-                        pattern, (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-                    ):
+                    line = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                    # Executors run below the workers' folder; another program's processes are none of ours.
+                    if re.search(pattern, line) and (folder / "cwd").resolve().is_relative_to(self.folder / "work"):
                         found.append(int(folder.name))
         return found
 
