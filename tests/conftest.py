@@ -35,7 +35,11 @@ class Table:
         self.rows = {}
 
     def pytest_runtest_logreport(self, report):
-        row = self.rows.setdefault(report.nodeid, {"case": report.case, "outcome": "passed", "s": 0.0, "figures": []})
+        row = self.rows.setdefault(
+            report.nodeid, {"case": report.case, "outcome": "interrupted", "s": 0.0, "figures": []}
+        )
+        if report.when == "call" and row["outcome"] == "interrupted":
+            row["outcome"] = "passed"
         row["s"] += report.duration
         if report.outcome != "passed":
             row["outcome"] = report.outcome
