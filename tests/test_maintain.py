@@ -84,6 +84,7 @@ def problems(capsys):
     return found
 
 
+@pytest.mark.slow
 def test_a_clean_warehouse_is_left_alone(scanned, spark, capsys):
     before = versions(spark, scanned / "warehouse")
     assert maintained(scanned / "warehouse") == 0
@@ -278,6 +279,7 @@ def test_vacuum_deletes_only_what_is_old(warehouse, spark, capsys):
         maintained(warehouse, "--vacuum")
 
 
+@pytest.mark.slow
 def test_a_dry_run_writes_nothing(warehouse, spark, capsys):
     for name in ("operating_points", "operating_curves", "reviews"):
         shutil.rmtree(warehouse / name)

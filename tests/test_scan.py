@@ -274,6 +274,7 @@ def test_a_changed_file_is_scanned_anew_and_only_that(place, spark, tmp_path):
     assert (last.titles_done, last.audio_done_h) == (0, 0.0)
 
 
+@pytest.mark.slow
 def test_a_second_model_is_scored_alone_and_two_decode_once(place, spark, tmp_path, monkeypatch):
     shutil.copytree(place / "catalogue" / "music", tmp_path / "cat")
     shutil.copy(place / "settings.yaml", tmp_path / "settings.yaml")
@@ -443,7 +444,8 @@ def test_titles_whose_file_is_the_same_are_decoded_once(place, spark, tmp_path, 
     assert scored == []
 
 
-@pytest.mark.parametrize("span_s", [2, pytest.param(5, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("span_s", [2, 5])
 def test_spans_and_tasks_do_not_show(place, scanned, spark, tmp_path, span_s):
     (tmp_path / "settings.yaml").write_text(
         SETTINGS
@@ -570,6 +572,7 @@ def test_dry_run_prints_the_plan_and_writes_nothing(place, spark, capsys):
     assert not (place / "untouched" / "tracks").exists()
 
 
+@pytest.mark.slow
 def test_catalogue_tables_keep_their_columns(place, spark, tmp_path):
     csv = tmp_path / "list.csv"
     media = place / "catalogue"

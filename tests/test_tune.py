@@ -208,6 +208,7 @@ def run(place, *more, labels="labels.csv"):
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_the_way_from_labels_to_detections(place, spark, capsys):
     """Seek, keep, apply to stored scores: the titles that the chosen point promises are those detected."""
     assert run(place, "--note", "first", "--curve", str(place / "curve.csv")) == 0
