@@ -12,7 +12,7 @@ import json
 import sys
 import time
 from collections import Counter, defaultdict
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from jobs.catalogue import Title
     from jobs.lease import Lease
     from jobs.operating_points import Points
-    from jobs.plan import KnownTrack, Span, TitlePlan
+    from jobs.plan import KnownTrack, PlannedTrack, Span, TitlePlan
     from jobs.progress import Progress
     from jobs.registry import ResolvedModel
     from jobs.settings import ScanSettings
@@ -346,13 +346,24 @@ class Scan:
             self.tally.audio_done_h += row["decoded_s"] / 3600
             if row["status"] != "rejected":
                 self.tally.done.add(row["title_id"])
+        again = []
         for plan in plans:
-            if plan.title.title_id not in self.tally.done:
+            tracks = [track for track in plan.tracks if (track.row["title_id"], track.row["track"]) in committed.alone]
+            if tracks:
+                again.append(replace(plan, tracks=[self._anew(track) for track in tracks], gone=[]))
+            elif plan.title.title_id not in self.tally.done:
                 if plan.done or not plan.tracks:
                     self.tally.skipped.add(plan.title.title_id)
                 else:
                     self.tally.rejected[plan.tracks[0].row["error_code"] or "undecodable"] += 1
         progress.committed(len(self.tally.done | self.tally.skipped) + self.tally.rejected_titles)
+        if again:  # fewer each time: one of those that share a file is always scored itself
+            self._score_chunk(again, progress)
+
+    def _anew(self, track: "PlannedTrack") -> "PlannedTrack":
+        """The track, to be scored with all models, in place of what there may be of it."""
+        row = {**track.row, "scored_with": sorted(self.keys)}
+        return replace(track, row=row, models=self.keys, is_again=True, equal=None)
 
     def _manifest(self, plans: list["TitlePlan"], *, has_spans: bool) -> dict[str, Any]:
         """All that the commit needs, so that another driver can do it if this one dies."""

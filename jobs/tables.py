@@ -38,6 +38,7 @@ from pyspark.sql.types import (
 )
 
 from jobs.launch import AuscultError, log
+from jobs.plan import INCOMPLETE
 from jobs.settings import OperatingPoint, ScanSettings
 from jobs.storage import Storage
 from jobs.temporal_filter import detect
@@ -61,6 +62,7 @@ STAGING = "_staging"
 # Decoders pad the ends of a track; a shortfall below this is not damage.
 SHORTFALL_S = 1.0
 COMMIT_TRIES = 10
+WAITS_WORDS = "the title with the same file could not be scored; this one waits to be scored by itself"
 CONFLICTS = (  # what Delta raises where another writer was faster; they have no common base
     ConcurrentAppendException,
     ConcurrentDeleteDeleteException,
@@ -142,10 +144,13 @@ class Committed:
     Args:
         tracks: the rows that `tracks` received.
         stages_s: seconds by stage that the chunk's tasks took, summed over them (`udfs.stages`).
+        alone: (title, track) of those that took no scores, since the scoring of the title with the same file went wrong:
+            that may have been the other file's fault (it vanished, say). They are to be scored by themselves.
     """
 
     tracks: list[dict[str, Any]]
     stages_s: dict[str, float]
+    alone: set[tuple[str, int]]
 
 
 def commit_chunk(spark: SparkSession, storage: Storage, folder: str) -> Committed:
@@ -184,23 +189,36 @@ def _commit_chunk(spark: SparkSession, storage: Storage, folder: str) -> Committ
         segments = rows.where("NOT is_report").withColumn("scan_id", F.lit(scan_id)).select(SEGMENTS.names)
     else:
         segments = None
-    if manifest.get("copies"):  # an earlier version's scan has none
-        segments = _with_copies(spark, storage, segments, manifest, reports)
+    copies = manifest.get("copies", [])  # an earlier version's scan has none
+    failed = [
+        copy
+        for copy in copies
+        if not copy["is_stored"]
+        and any(report["error_code"] for report in reports[copy["from_title_id"], copy["from_track"]])
+    ]
+    alone = {(copy["title_id"], copy["track"]) for copy in failed}
+    if len(copies) > len(failed):
+        copies = [copy for copy in copies if copy not in failed]
+        segments = _with_copies(spark, storage, segments, copies, scan_id, reports)
     if segments is not None:
         _append(segments, storage.locate("segments"), scan_id, chunk)
         _append_detections(spark, storage, segments, manifest)
     _drop_outdated(spark, storage, manifest)
-    tracks = [_track_row(track, reports[track["title_id"], track["track"]], scan_id) for track in manifest["tracks"]]
+    # Should the scan die before it scores them, the next one finds them marked.
+    waits = {"status": "rejected", "error_code": INCOMPLETE, "error": WAITS_WORDS, "scored_with": []}
+    planned = [track | (waits if (track["title_id"], track["track"]) in alone else {}) for track in manifest["tracks"]]
+    tracks = [_track_row(track, reports[track["title_id"], track["track"]], scan_id) for track in planned]
     merge_tracks(spark, storage, tracks, manifest["gone"])
     storage.delete(folder)
-    return Committed(tracks, clock.taken())
+    return Committed(tracks, clock.taken(), alone)
 
 
 def _with_copies(
     spark: SparkSession,
     storage: Storage,
     segments: DataFrame | None,
-    manifest: dict[str, Any],
+    all_copies: list[dict[str, Any]],
+    scan_id: str,
     reports: dict[tuple[str, int], list[dict[str, Any]]],
 ) -> DataFrame:
     """A chunk's segments and, under their own titles, those of tracks whose file is another title's.
@@ -209,7 +227,7 @@ def _with_copies(
     """
     parts = [] if segments is None else [segments]
     for is_stored in (True, False):
-        copies = [copy for copy in manifest["copies"] if copy["is_stored"] == is_stored]
+        copies = [copy for copy in all_copies if copy["is_stored"] == is_stored]
         if not copies:
             continue
         rows = [tuple(copy[name] for name in _COPIES.names) for copy in copies]
@@ -221,7 +239,7 @@ def _with_copies(
             "stored.content_hash = copied.content_hash AND "
             "array_contains(copied.models, concat_ws('/', stored.model, stored.model_version))"
         )
-        taken = {name: f"copied.{name}" for name in ("title_id", "track")} | {"scan_id": f"'{manifest['scan_id']}'"}
+        taken = {name: f"copied.{name}" for name in ("title_id", "track")} | {"scan_id": f"'{scan_id}'"}
         columns = [F.expr(taken.get(name, f"stored.{name}")).alias(name) for name in SEGMENTS.names]
         parts.append(source.alias("stored").join(copied, same).select(columns))
         if not is_stored:

@@ -34,7 +34,7 @@ PROJECT = Path(__file__).resolve().parent.parent.parent
 BIN = Path(sys.prefix) / "bin"
 # Weights, and how many copies of the demo's titles outweigh the start-up's noise.
 MODELS = {"audio-artifacts": (checkpoint.SHIPPED, 4), "audio-artifacts-cnn6": (checkpoint.SHIPPED_CNN6, 1)}
-COPIES = int(os.environ.get("BENCH_COPIES", "1"))
+COPIES = float(os.environ.get("BENCH_COPIES", "1"))
 REPEATS = int(os.environ.get("BENCH_REPEATS", "2"))
 BARE, DECODE = "bare loop", "decode only"
 SCANS = {
@@ -162,7 +162,7 @@ def main() -> None:
         weights, copies = MODELS[name]
         subject = home / f"{name}-catalogue"
         subject.mkdir()
-        for copy in range(copies * COPIES):
+        for copy in range(max(1, round(copies * COPIES))):
             for path in good:
                 shutil.copy(path, subject / f"{copy} {path.name}")
         register = [BIN / "python", PROJECT / "jobs" / "register.py", "--name", name, "--weights", weights]
