@@ -90,9 +90,9 @@ evaluate-r128: setup ## the default model on the same recordings at programme lo
 
 lock: ## resolve pyproject.toml's pins into requirements.lock
 	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes --no-header \
-	  --no-emit-index-url --no-annotate --upgrade -q -o requirements.lock
+	  --no-annotate --upgrade -q -o requirements.lock
 	$(BIN)/uv pip compile pyproject.toml --extra bench --universal --python-version 3.11 --generate-hashes --no-header \
-	  --no-emit-index-url --no-annotate -q -c requirements.lock -o requirements-bench.lock
+	  --no-annotate -q -c requirements.lock -o requirements-bench.lock
 
 dist: setup ## a wheel for the nodes of a cluster
 	$(BIN)/python -m pip wheel -q --no-deps --no-build-isolation -w dist .

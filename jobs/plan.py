@@ -7,7 +7,7 @@ import heapq
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from jobs.catalogue import Title
 from udfs.decoder import ACCIDENTS
@@ -113,6 +113,15 @@ class Equal:
     is_stored: bool
 
 
+class _Scored(NamedTuple):
+    """A track whose scores are in `segments`, and what came of it."""
+
+    title_id: str
+    track: int
+    models: frozenset[str]
+    outcome: dict[str, Any]
+
+
 class EqualTracks:
     """Finds tracks of which another title's file is a copy: the same packets at the same place of a file of one size.
 
@@ -120,7 +129,7 @@ class EqualTracks:
     """
 
     def __init__(self) -> None:
-        self._scored: dict[tuple[Any, ...], tuple[str, int, frozenset[str], dict[str, Any]]] = {}
+        self._scored: dict[tuple[Any, ...], _Scored] = {}
 
     def add(self, row: Mapping[str, Any]) -> None:
         """Note a row of `tracks` that was scored from end to end without a complaint."""
@@ -128,12 +137,11 @@ class EqualTracks:
             return
         models = frozenset(row["scored_with"])
         known = self._scored.get(_file_key(row))
-        if known is not None and known[:2] == (row["title_id"], row["track"]):
-            models |= known[2]
-        elif known is not None and known[2] >= models:
+        if known is not None and known.title_id == row["title_id"]:
+            models |= known.models
+        elif known is not None and known.models >= models:
             return
-        outcome = {name: row[name] for name in ("status", "error_code", "error", "decoded_s")}
-        self._scored[_file_key(row)] = (row["title_id"], row["track"], models, outcome)
+        self._scored[_file_key(row)] = _Scored(row["title_id"], row["track"], models, _outcome(row))
 
     def find(self, plans: list[TitlePlan]) -> None:
         """Set `equal` of the tracks to score; some of them are scored for others of the same plans."""
@@ -145,9 +153,9 @@ class EqualTracks:
                 if not track.spans or row["size_bytes"] is None:
                     continue
                 known = self._scored.get(_file_key(row))
-                if known is not None and known[0] != row["title_id"] and known[2] >= set(track.models):
-                    track.equal = Equal(*known[:2], is_stored=True)
-                    row |= known[3]
+                if known is not None and known.title_id != row["title_id"] and known.models >= set(track.models):
+                    track.equal = Equal(known.title_id, known.track, is_stored=True)
+                    row |= known.outcome
                     continue
                 mine = Equal(row["title_id"], row["track"], is_stored=False)
                 source = here.setdefault((*_file_key(row), track.models), mine)
@@ -157,6 +165,11 @@ class EqualTracks:
 
 def _file_key(row: Mapping[str, Any]) -> tuple[Any, ...]:
     return row["content_hash"], row["track"], row["size_bytes"], row["duration_s"]
+
+
+def _outcome(row: Mapping[str, Any]) -> dict[str, Any]:
+    """What came of scoring a track, for a row whose content is the same."""
+    return {name: row[name] for name in ("status", "error_code", "error", "decoded_s")}
 
 
 def is_unchanged(title: Title, known: list[KnownTrack], models: Iterable[str]) -> bool:
@@ -220,8 +233,7 @@ def plan_title(
                 done.append(before)
                 if title.modified_ns is not None and not _is_same_file(title, before):
                     # Same content under another date or path: noted, or every later scan would read it all again.
-                    outcome = {name: getattr(before, name) for name in ("status", "error_code", "error", "decoded_s")}
-                    tracks.append(PlannedTrack({**row, **outcome, "is_renewed": True}))
+                    tracks.append(PlannedTrack({**row, **_outcome(vars(before)), "is_renewed": True}))
                 continue
             row["scored_with"] = sorted(missing)
             if info.error_code is not None:

@@ -231,9 +231,9 @@ class Scan:
             self.tally.tasks += len(weights) if spans else 0
             self.chunk += 1
         for plan in plans:
-            to_score = [track for track in plan.tracks if track.info is not None and track.equal is None]
+            to_score = [track.info for track in plan.tracks if track.info is not None and track.equal is None]
             self.tally.tracks += len(to_score)
-            self.tally.planned_h += sum(track.info.duration_s for track in to_score if track.info is not None) / 3600
+            self.tally.planned_h += sum(info.duration_s for info in to_score) / 3600
             self.tally.channel_h += sum(track.channel_s for track in plan.tracks) / 3600
             if plan.tracks and all(track.row["status"] == "rejected" for track in plan.tracks) and not plan.done:
                 self.tally.rejected[plan.tracks[0].row["error_code"]] += 1

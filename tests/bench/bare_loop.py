@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from udfs.decoding import Block, Resampler, decode
-from udfs.media import probe
+from udfs.media import TrackInfo, probe
 from udfs.spans import SegmentCutter
 
 BATCH = 64
@@ -18,10 +18,10 @@ RATE_HZ = 48_000
 SEGMENT = 48_000  # samples
 
 
-def segments_of(path: str) -> Iterator[tuple[str, np.ndarray]]:
+def segments_of(path: str, tracks: list[TrackInfo] | None = None) -> Iterator[tuple[str, np.ndarray]]:
     """Every segment of every channel and track of a file: its name, and float32 (samples,)."""
     name = Path(path).name
-    for info in probe(path):
+    for info in tracks if tracks is not None else probe(path):
         resampler = Resampler(RATE_HZ)
         cutter = SegmentCutter(SEGMENT, SEGMENT, 0, 1 << 62)
         for block in _resampled(decode(path, info.track, is_timed=info.is_timed), resampler):
@@ -57,8 +57,11 @@ def main(folder: Path, out: Path, weights: str) -> None:
     names: list[str] = []
     scores: list[np.ndarray] = []
     filled = 0
+    audio_s = 0.0
     for path in sorted(folder.iterdir()):
-        for name, waveform in segments_of(str(path)):
+        tracks = probe(str(path))
+        audio_s += sum(info.duration_s for info in tracks)
+        for name, waveform in segments_of(str(path), tracks):
             batch[filled] = waveform
             names.append(name)
             filled += 1
@@ -71,8 +74,7 @@ def main(folder: Path, out: Path, weights: str) -> None:
     cpu_s, wall_s = sum(os.times()[:2]) - begun_cpu, time.monotonic() - begun_wall
     if score is not None:
         np.savez(out, names=np.array(names), scores=np.concatenate(scores))
-    audio_h = sum(info.duration_s for path in sorted(folder.iterdir()) for info in probe(str(path))) / 3600
-    print(json.dumps({"cpu_s": cpu_s, "wall_s": wall_s, "audio_h": audio_h, "segments": len(names)}))
+    print(json.dumps({"cpu_s": cpu_s, "wall_s": wall_s, "audio_h": audio_s / 3600, "segments": len(names)}))
 
 
 if __name__ == "__main__":

@@ -47,19 +47,15 @@ def main() -> None:
     subprocess.run(
         [sys.executable, "-c", REGISTER, str(PROJECT / "tests"), str(home / "code")], env=environment, check=True
     )
-    command = [
+    scan = [
         BIN / "spark-submit", PROJECT / "jobs" / "scan.py", "--catalogue", home / "catalogue",
         "--warehouse", home / "warehouse", "--model", "models:/level@champion",
     ]  # fmt: skip
-    scan = [str(word) for word in command]
     first, second = measure(scan, environment), measure(scan, environment)
     rows = DeltaTable(str(home / "warehouse" / "scans")).to_pyarrow_dataset().to_table().to_pylist()
     stages = dict(max(rows, key=lambda row: row["titles_done"])["stages_s"])
     before = _files(home / "warehouse")
-    maintain = [
-        str(word)
-        for word in (BIN / "spark-submit", PROJECT / "jobs/maintain.py", "--warehouse", home / "warehouse", "--compact")
-    ]
+    maintain = [BIN / "spark-submit", PROJECT / "jobs/maintain.py", "--warehouse", home / "warehouse", "--compact"]
     compaction = measure(maintain, environment)
     print(f"{TITLES} titles of 2 s:\n\n| | seconds | CPU seconds |\n|---|---|---|")
     for name, run in (("first scan", first), ("second scan", second), ("compaction", compaction)):

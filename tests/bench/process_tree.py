@@ -2,6 +2,7 @@
 
 import subprocess
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -30,7 +31,7 @@ class Measured:
         return sum(self.cpu_s.values())
 
 
-def measure(command: list[str], environment: dict[str, str]) -> Measured:
+def measure(command: Sequence[str | Path], environment: dict[str, str]) -> Measured:
     """Run a command in a session of its own and watch the session's processes.
 
     Raises:
@@ -38,7 +39,12 @@ def measure(command: list[str], environment: dict[str, str]) -> Measured:
     """
     started = time.monotonic()
     process = subprocess.Popen(
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+        list(map(str, command)),
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
     )
     seen: dict[str, tuple[str, float, float]] = {}
     members: set[str] = set()

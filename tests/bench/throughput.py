@@ -37,12 +37,10 @@ MODELS = {"audio-artifacts": (checkpoint.SHIPPED, 4), "audio-artifacts-cnn6": (c
 COPIES = float(os.environ.get("BENCH_COPIES", "1"))
 REPEATS = int(os.environ.get("BENCH_REPEATS", "2"))
 BARE, DECODE = "bare loop", "decode only"
-SCANS = {
-    "scan": "",
-    "scan, nothing saved": "equal_channels_once: false\nsilence_once: false\nequal_titles_once: false\n",
-}
-# The copies of the demo's titles are one file each time; what that saves is no figure for a catalogue.
-SCANS["scan"] = "equal_titles_once: false\n"
+# Settings of each. The copies of the demo's titles are one file each time; what sharing that saves is no figure for a
+# catalogue, so both leave it out.
+APART = "equal_titles_once: false\n"
+SCANS = {"scan": APART, "scan, nothing saved": f"{APART}equal_channels_once: false\nsilence_once: false\n"}
 PEERS = {"Ray Data": ("ray", "ray"), "Daft": ("daft", "daft"), "Spark, pandas UDFs": ("pandas-udf", "pyspark")}
 PROCESSES = {BARE: 1, DECODE: 1}
 
@@ -107,7 +105,7 @@ class Bench:
                 BIN / "spark-submit", PROJECT / "jobs" / "scan.py", "--catalogue", folder, "--warehouse", out,
                 "--model", f"models:/{self.name}@champion", "--settings", settings,
             ]  # fmt: skip
-            return measure([str(word) for word in command], self.environment), _from_table(out)
+            return measure(command, self.environment), _from_table(out)
         peer = [python, "-m", "tests.bench.peers", PEERS[way][0], str(folder), f"{out}.npz", str(self.weights)]
         return measure(peer, self.environment), _from_file(out)
 
@@ -167,7 +165,7 @@ def main() -> None:
                 shutil.copy(path, subject / f"{copy} {path.name}")
         register = [BIN / "python", PROJECT / "jobs" / "register.py", "--name", name, "--weights", weights]
         bench = Bench(home, name, weights, subject, tiny)
-        measure([str(word) for word in register], bench.environment)
+        measure(register, bench.environment)
         results["models"].append(_beside(bench, ways))
         (home / "result.json").write_text(json.dumps(results, indent=2))
 
