@@ -44,6 +44,7 @@ test-slow: setup ## the tests that take minutes
 	$(BIN)/python -m pytest -m "$(SLOW)"
 
 chaos: setup ## hostile files, dying machines, shared tables: each case and its outcome into CHAOS.md
+	rm -f CHAOS.md
 	AUSCULT_KILLS=$${AUSCULT_KILLS:-20} $(BIN)/python -m pytest tests -m chaos --table=CHAOS.md -rs
 
 audit: setup ## known vulnerabilities of the pinned dependencies; says so where nothing could be looked up

@@ -124,7 +124,7 @@ def rows_of(warehouse):
 @pytest.mark.slow
 @pytest.mark.timeout(6000)
 def test_killed_at_any_moment_a_rerun_leaves_the_same_rows(home, tmp_path):
-    """Ten times (AUSCULT_KILLS): kill -9 of the driver's process group at a random moment, then a rerun."""
+    """Kill -9 of the driver's process group at a random moment, then a rerun."""
     toy_models.register(tmp_path, "audio-artifacts", toy_models.LEVEL_CODE, toy_models.LEVEL.to_metadata(), 48_000)
     catalogue = titles(tmp_path / "catalogue", 8, seconds=30.0)
     settings = tmp_path / "settings.yaml"
