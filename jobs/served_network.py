@@ -19,6 +19,11 @@ class ServedNetwork(PythonModel):
         device = torch.device((context.model_config or {}).get("device", "cpu"))
         self.classifier = Classifier(checkpoint.load(context.artifacts["weights"]), device)
 
+    @property
+    def front_end_s(self) -> float:
+        """Seconds that the front ends took so far; the scanner counts them apart (udfs/stages.py)."""
+        return self.classifier.front_end_s
+
     def predict(
         self, context: PythonModelContext, model_input: np.ndarray, params: dict[str, Any] | None = None
     ) -> np.ndarray:

@@ -94,7 +94,11 @@ class Cnn6(nn.Module):
 
     def forward(self, waveform: torch.Tensor) -> torch.Tensor:
         """Turn (b, n) samples at full scale +-1 into (b, k) log-probabilities."""
-        return self.classify(self.log_mel(waveform))
+        return self.classify(*self.hear(waveform))
+
+    def hear(self, waveform: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """The front end: (b, t, f) log-mel in decibels."""
+        return (self.log_mel(waveform),)
 
     def classify(self, log_mel: torch.Tensor) -> torch.Tensor:
         """Turn (b, t, f) decibels into (b, k) log-probabilities."""

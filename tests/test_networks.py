@@ -1,4 +1,5 @@
 import json
+import time
 
 import numpy as np
 import pytest
@@ -59,6 +60,14 @@ def test_scores_do_not_depend_on_the_batch(segments, weights):
     together = classifier(segments[:8])
     alone = torch.cat([classifier(segments[i : i + 1]) for i in range(8)])
     torch.testing.assert_close(together, alone, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("weights", SHIPPED)
+def test_front_ends_are_counted_apart(segments, weights):
+    classifier = Classifier(checkpoint.load(weights), torch.device("cpu"))
+    started = time.perf_counter()
+    classifier(segments[:8])
+    assert 0 < classifier.front_end_s < time.perf_counter() - started
 
 
 def test_checkpoint_round_trip(tmp_path, segments):

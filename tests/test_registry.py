@@ -6,7 +6,7 @@ from mlflow_server import mlflow_server
 from jobs import launch, register, registry, scan
 from jobs.launch import AuscultError
 from udfs import contract
-from udfs.contract import ContractError, ModelContract, digest_of, load_predictor, predict
+from udfs.contract import ContractError, ModelContract, digest_of, front_end_s, load_predictor, predict
 
 
 def refused(uri):
@@ -158,6 +158,10 @@ def test_registering_the_same_weights_twice_makes_one_version(home):
     assert {a: str(n) for a, n in client.get_registered_model("audio-artifacts").aliases.items()} == {"champion": "1"}
     [model] = registry.resolve([launch.DEFAULT_MODEL_URI])
     assert not list(model.folder.rglob("*.pkl"))
+    predictor = load_predictor(model.folder, "cpu")
+    assert front_end_s(predictor) == 0
+    predict(predictor, np.zeros((2, 48_000), dtype=np.float32), model.shipped.contract, model.shipped.key)
+    assert front_end_s(predictor) > 0
 
 
 def test_a_champion_that_no_longer_loads_gives_way(home, tmp_path):

@@ -149,7 +149,8 @@ def test_scans_keep_what_was_done(scanned, spark):
 
 def test_scans_tell_where_the_time_went(scanned, spark):
     [stages] = [row.stages_s for row in table(spark, scanned, "scans").where("titles_done > 0").collect()][:1]
-    assert set(WORK) | {"await_audio", "await_decoder", "await_model", "send", "plan", "score", "commit"} == set(stages)
+    waits = {"await_audio", "await_decoder", "await_model", "send", "plan", "score", "commit"}
+    assert set(WORK) - {"front_end"} | waits == set(stages)  # the stand-in model counts no front end
     assert all(seconds >= 0 for seconds in stages.values())
     assert stages["decode"] > 0
     # What one thread does in turn fits into the time that the tasks had: two at a time here.

@@ -177,6 +177,18 @@ def load_predictor(folder: Path, device: str) -> Predictor:
     return predictor
 
 
+def front_end_s(predictor: Predictor) -> float:
+    """Seconds that a model's front end took so far; 0 where the model's code does not count them.
+
+    The code does so by an attribute `front_end_s` of its `mlflow.pyfunc.PythonModel`.
+    """
+    unwrap = getattr(predictor, "unwrap_python_model", None)
+    try:
+        return float(getattr(unwrap(), "front_end_s", 0.0)) if unwrap is not None else 0.0
+    except Exception:  # MLflow refuses models of its other flavours; what is foreign code must not cost a scan
+        return 0.0
+
+
 def predict(predictor: Predictor, waveforms: np.ndarray, contract: ModelContract, model: str) -> np.ndarray:
     """Probabilities float32 (batch, labels) of waveforms (batch, samples).
 

@@ -18,7 +18,7 @@ import pyarrow as pa
 from pyspark import SparkFiles, TaskContext
 from pyspark.sql.pandas.types import to_arrow_schema
 
-from udfs.contract import ModelContract, Predictor, digest_of, load_predictor, predict
+from udfs.contract import ModelContract, Predictor, digest_of, front_end_s, load_predictor, predict
 from udfs.decoder import Decoder
 from udfs.decoding import Block, DecodeReport
 from udfs.media import MediaError
@@ -205,6 +205,7 @@ def _scored_rows(
     batch: _Batch, model: ShippedModel, predictor: Predictor, silences: dict[int, list[float]], clock: StageClock
 ) -> list[dict[str, Any]]:
     scores: dict[int, list[float]] = {}
+    before_s = front_end_s(predictor)
     with clock.stage("model"):
         if batch.filled:
             found = predict(predictor, batch.waveforms[: batch.filled], model.contract, model.key)
@@ -214,6 +215,8 @@ def _scored_rows(
                 silence = np.zeros((1, model.contract.segment_samples), dtype=np.float32)
                 [silences[batch.model]] = predict(predictor, silence, model.contract, model.key).tolist()
             scores[SILENCE] = silences[batch.model]
+    if (heard_s := front_end_s(predictor) - before_s) > 0:
+        clock.add({"front_end": heard_s, "model": -heard_s})
     with clock.stage("rows"):
         return _rows(batch, model, scores)
 

@@ -4,7 +4,8 @@ Stages of a task, which run in three threads and processes at once, so that they
 
 - decode, resample: the decoder's child process; `send`: it waits for the worker to take what it decoded.
 - cut: segments are cut and compared; `await_decoder`: for what was decoded; `await_model`: for the model to take a batch.
-- model: the model's own calls, front end included; `await_audio`: it has no batch to work on.
+- front_end: spectrograms and the like, where the model's code counts them apart; model: the rest of its calls, or all of
+  them; `await_audio`: it has no batch to work on.
 - rows: scores become rows; `write`: Spark takes them and writes them to files.
 
 Of the driver: `plan` (titles are opened, on the executors, and cut into spans), `score` (chunks run, from the first task to
@@ -17,7 +18,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
-WORK = ("decode", "resample", "cut", "model", "rows", "write")  # stages of a task that are not waiting
+WORK = ("decode", "resample", "cut", "front_end", "model", "rows", "write")  # stages of a task that are not waiting
 
 T = TypeVar("T")
 

@@ -153,9 +153,8 @@ def main() -> None:
     if chosen := os.environ.get("BENCH_WAYS"):
         ways = [way for way in ways if way in (BARE, *chosen.split(","))]
     versions = {package: importlib.metadata.version(package) for package in ("torch", "av", "pyspark", *there.values())}
-    machine = f"{os.cpu_count()} cores, {_processor()}, Python {platform.python_version()}"
-    print(f"machine: {machine}; {', '.join(f'{name} {version}' for name, version in versions.items())}")
-    results: dict[str, Any] = {"machine": machine, "versions": versions, "models": []}
+    print(f"machine: {machine()}; {', '.join(f'{name} {version}' for name, version in versions.items())}")
+    results: dict[str, Any] = {"machine": machine(), "versions": versions, "models": []}
     for name in os.environ.get("BENCH_MODELS", ",".join(MODELS)).split(","):
         weights, copies = MODELS[name]
         subject = home / f"{name}-catalogue"
@@ -219,6 +218,11 @@ def _beside(bench: Bench, ways: list[str]) -> dict[str, Any]:
             for way, measured in found.items()
         },
     }
+
+
+def machine() -> str:
+    """What a figure was measured on."""
+    return f"{os.cpu_count()} cores, {_processor()}, Python {platform.python_version()}"
 
 
 def _processor() -> str:
