@@ -9,6 +9,7 @@ from models import checkpoint
 from models.cnn6 import Cnn6, Cnn6Config
 from models.dscnn import ClickFilters, DsCnn, DsCnnConfig
 from models.features import LogMel, ToneSpectrum, WaveformStatistics, whiten
+from models.hooknet import HookNet, HookNetConfig
 from models.serving import Classifier, fold_batch_norm
 
 
@@ -212,3 +213,35 @@ def test_weights_of_another_version_are_refused_by_name(tmp_path):
 @pytest.mark.parametrize("weights", SHIPPED)
 def test_shipped_weights_are_small(weights):
     assert weights.stat().st_size < 12_000_000
+
+
+def test_hooknet_has_the_papers_parameters():
+    assert checkpoint.parameter_count(HookNet()) == 27_307_633
+
+
+def test_hooknet_begins_with_the_share_of_defects():
+    torch.manual_seed(0)
+    network = HookNet(HookNetConfig(growth=2, prior=0.02)).eval()
+    with torch.inference_mode():
+        found = torch.sigmoid(network(0.1 * torch.randn(3, 16_384)))
+    assert found.shape == (3, 128)
+    assert 0.005 < found.median() < 0.08
+
+
+def test_hooknet_hears_a_click_where_it_is():
+    # Even without training: what one sample moves most must be an output next to it.
+    torch.manual_seed(0)
+    network = HookNet(HookNetConfig(growth=4)).eval()
+    waveform = 0.1 * torch.randn(1, 16_384)
+    with torch.inference_mode():
+        before = network(waveform)
+        for at in (70, 8_000, 16_300):
+            clicked = waveform.clone()
+            clicked[0, at] += 1.0
+            moved = (network(clicked) - before).abs()[0]
+            assert abs(int(moved.argmax()) - at // 128) <= 3
+
+
+def test_hooknet_of_impossible_shape_is_refused():
+    with pytest.raises(ValueError, match="lead to 64 frames, expected 128"):
+        HookNet(HookNetConfig(samples=8_192))
