@@ -67,6 +67,8 @@ class Cnn6(nn.Module):
     (`bn0` excepted: 64 bands there, 128 here).
     """
 
+    few = 8  # segments at a time on a CPU: its layers' outputs stay in the cache, a quarter less time than 64 at a time
+
     def __init__(self, config: Cnn6Config | None = None) -> None:
         super().__init__()
         self.config = config if config is not None else Cnn6Config()

@@ -136,6 +136,8 @@ class DsCnn(nn.Module):
     Shapes: b = batch, n = samples of one segment, t = frames, f = mel bands, c = channels, k = labels.
     """
 
+    few = 16  # segments at a time on a CPU: its layers' outputs stay in the cache, a tenth less time than 64 at a time
+
     def __init__(self, config: DsCnnConfig | None = None) -> None:
         super().__init__()
         self.config = config if config is not None else DsCnnConfig()

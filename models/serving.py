@@ -80,6 +80,8 @@ class Classifier(nn.Module):
     @torch.inference_mode()
     def forward(self, waveform: torch.Tensor) -> torch.Tensor:
         """Probabilities (b, k) in float32 on the CPU."""
+        if self.device.type == "cpu" and len(waveform) > self.network.few:
+            return torch.cat([self(part) for part in waveform.split(self.network.few)])
         waveform = waveform.to(self.device, non_blocking=True)
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bf16):
             started = time.perf_counter()
