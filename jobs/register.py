@@ -78,7 +78,7 @@ def register(weights: Path, name: str, run_id: str | None = None) -> str:
             artifacts={"weights": str(weights)},
             signature=signature,
             metadata=contract.to_metadata(),
-            model_config={"device": "cpu"},  # the scan overrides it where a task has a GPU
+            model_config={"device": "cpu", "runtime": "torch"},  # the scan overrides both
             # The network's code is this package; what else it needs follows from its pins.
             pip_requirements=["auscult"],
         )

@@ -177,15 +177,22 @@ def _fetch(registry: Any, uri: str, name: str, version: str) -> ResolvedModel:
     return ResolvedModel(ShippedModel(name, version, digest, archive, contract), folder)
 
 
-def check(models: list[ResolvedModel]) -> None:
+def check(models: list[ResolvedModel], runtime: str = "torch") -> None:
     """Run each model on a few waveforms.
 
+    Args:
+        models: what `resolve` found.
+        runtime: what is to run them on a CPU (`models.runtimes.RUNTIMES`).
+
     Raises:
-        AuscultError: a model cannot be loaded, fails, or returns what its contract does not promise.
+        AuscultError: a model cannot be loaded, fails, or returns what its contract does not promise; the runtime is
+            not installed.
     """
     for model in models:
         try:
-            predictor = load_predictor(model.folder, "cpu")
+            predictor = load_predictor(model.folder, "cpu", runtime)
+        except ModuleNotFoundError as error:
+            raise AuscultError(f"model {model.shipped.key}: {error}") from error
         except Exception as error:  # foreign code
             raise AuscultError(
                 f"model {model.shipped.key} cannot be loaded by this version of the code: "

@@ -119,6 +119,7 @@ class Scan:
             _threads(spark),
             settings.equal_channels_once,
             settings.silence_once,
+            settings.cpu_runtime,
         )
         self.tally = Tally()
         self.clock = StageClock()
@@ -442,7 +443,7 @@ def main(argv: list[str]) -> int:
     scan = Scan(spark, storage, settings, models, points, scan_id)
     if options.dry_run:
         return _dry_run(scan, titles)
-    registry.check(models)
+    registry.check(models, settings.cpu_runtime)
     tables.prepare(spark, storage)
     registry.ship(spark, models)
     if (risk := storage.exclusion_risk()) is not None:

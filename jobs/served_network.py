@@ -15,9 +15,10 @@ class ServedNetwork(PythonModel):
     """Waveforms float32 (batch, samples) in, probabilities float32 (batch, labels) out."""
 
     def load_context(self, context: PythonModelContext) -> None:
-        """Read the weights and prepare them for the device in the model's configuration."""
-        device = torch.device((context.model_config or {}).get("device", "cpu"))
-        self.classifier = Classifier(checkpoint.load(context.artifacts["weights"]), device)
+        """Read the weights and prepare them for the device and the runtime in the model's configuration."""
+        config = context.model_config or {}
+        device, runtime = torch.device(config.get("device", "cpu")), config.get("runtime", "torch")
+        self.classifier = Classifier(checkpoint.load(context.artifacts["weights"]), device, runtime=runtime)
 
     @property
     def front_end_s(self) -> float:

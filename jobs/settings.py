@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from jobs.launch import AuscultError
+from models.runtimes import RUNTIMES
 
 
 @dataclass(frozen=True)
@@ -97,6 +98,7 @@ class ScanSettings:
     equal_channels_once: bool = True
     silence_once: bool = True
     equal_titles_once: bool = True
+    cpu_runtime: str = "torch"
     max_rejected_share: float = 0.5
     max_crashed_titles: int = 20
     ignored_suffixes: tuple[str, ...] = SIDECARS
@@ -159,6 +161,8 @@ def _settings(values: dict[str, Any]) -> ScanSettings:
     for name in ("chunk_channel_h_per_core", "decode_timeout_s"):
         if getattr(settings, name) <= 0:
             raise ValueError(f"{name}: expected more than 0, found {getattr(settings, name)}")
+    if settings.cpu_runtime not in RUNTIMES:
+        raise ValueError(f"cpu_runtime: expected one of {', '.join(RUNTIMES)}, found {settings.cpu_runtime!r}")
     return settings
 
 
@@ -179,7 +183,7 @@ def _checked(kind: type, values: dict[str, Any], prefix: str) -> Any:
             taken[key] = value
         elif isinstance(default, float) and isinstance(value, int | float):
             taken[key] = float(value)
-        elif isinstance(default, int) and isinstance(value, int):
+        elif isinstance(default, int | str) and isinstance(value, type(default)):
             taken[key] = value
         else:
             raise ValueError(f"{prefix}{key}: expected {type(default).__name__}, found {value!r}")

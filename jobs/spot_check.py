@@ -42,9 +42,9 @@ def register_defect_scores(
     """
     settings = ScanSettings() if settings is None else settings
     models = registry.resolve([model])
-    registry.check(models)
+    registry.check(models, settings.cpu_runtime)
     registry.ship(spark, models)
-    options = ScanOptions(settings.batch_segments, settings.decode_timeout_s)
+    options = ScanOptions(settings.batch_segments, settings.decode_timeout_s, runtime=settings.cpu_runtime)
     as_udf: Any = pandas_udf  # its overloads do not know iterators of several columns
     spark.udf.register(name, as_udf(defect_scores_udf(models[0].shipped, options), DEFECT_SCORES))
     return models[0].shipped.key

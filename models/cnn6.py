@@ -67,6 +67,7 @@ class Cnn6(nn.Module):
     (`bn0` excepted: 64 bands there, 128 here).
     """
 
+    gains_from_bf16 = True  # it takes half the time on a CPU
     few = 8  # segments at a time on a CPU: its layers' outputs stay in the cache, a quarter less time than 64 at a time
 
     def __init__(self, config: Cnn6Config | None = None) -> None:

@@ -2,12 +2,14 @@
 
 import copy
 import time
+from collections.abc import Callable
 
 import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from models.checkpoint import Network
+from models.runtimes import RUNTIMES, compiled_by_openvino
 
 
 def has_bf16(device: torch.device) -> bool:
@@ -61,19 +63,32 @@ class Classifier(nn.Module):
     Args:
         network: a trained network.
         device: where to run.
-        bf16: use bfloat16 in the convolutions; None takes it where the device has it natively.
+        bf16: use bfloat16 in the convolutions; None takes it where the device has it natively and the network gains from it.
+        runtime: one of `RUNTIMES`, what runs the layers behind the front end on a CPU.
+
+    Raises:
+        ValueError: an unknown runtime.
+        ModuleNotFoundError: the runtime is not installed.
 
     Attributes:
         front_end_s: seconds that the network's front ends have taken so far; counted on a CPU only, since a GPU works on
             while its caller goes on.
     """
 
-    def __init__(self, network: Network, device: torch.device, *, bf16: bool | None = None) -> None:
+    def __init__(
+        self, network: Network, device: torch.device, *, bf16: bool | None = None, runtime: str = "torch"
+    ) -> None:
         super().__init__()
+        if runtime not in RUNTIMES:
+            raise ValueError(f"runtime: expected one of {', '.join(RUNTIMES)}, found {runtime!r}")
         self.device = device
         self.front_end_s = 0.0
-        self.bf16 = has_bf16(device) if bf16 is None else bf16
+        gains = network.gains_from_bf16 or device.type != "cpu"
+        self.bf16 = has_bf16(device) and gains if bf16 is None else bf16
         self.network = fold_batch_norm(network).to(device)
+        self.classify: Callable[..., torch.Tensor] = self.network.classify
+        if runtime == "openvino" and device.type == "cpu":
+            self.classify = compiled_by_openvino(self.network, bf16=self.bf16)
         keep_exact(self.network)
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
@@ -88,5 +103,5 @@ class Classifier(nn.Module):
             heard = self.network.hear(waveform)
             if self.device.type == "cpu":
                 self.front_end_s += time.perf_counter() - started
-            log_probabilities = self.network.classify(*heard)
+            log_probabilities = self.classify(*heard)
         return torch.exp(log_probabilities).float().cpu()

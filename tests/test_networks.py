@@ -56,6 +56,24 @@ def test_bf16_stays_within_a_hundredth_of_float32(segments, weights):
 
 
 @pytest.mark.parametrize("weights", SHIPPED)
+def test_openvino_says_the_same(segments, weights):
+    network, device = checkpoint.load(weights), torch.device("cpu")
+    ours = Classifier(network, device, bf16=False)
+    theirs = Classifier(network, device, bf16=False, runtime="openvino")
+    for count in (1, 5, 20):  # it compiles for no particular size of batch
+        torch.testing.assert_close(theirs(segments[:count]), ours(segments[:count]), atol=1e-5, rtol=0)
+
+
+def test_a_runtime_that_is_not_there_is_named(monkeypatch):
+    network = checkpoint.load(checkpoint.SHIPPED)
+    with pytest.raises(ValueError, match="expected one of torch, openvino, found 'tvm'"):
+        Classifier(network, torch.device("cpu"), runtime="tvm")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ModuleNotFoundError, match=r"pip install 'auscult\[openvino\]'"):
+        Classifier(network, torch.device("cpu"), runtime="openvino")
+
+
+@pytest.mark.parametrize("weights", SHIPPED)
 def test_scores_do_not_depend_on_the_batch(segments, weights):
     classifier = Classifier(checkpoint.load(weights), torch.device("cpu"), bf16=False)
     together = classifier(segments[:8])

@@ -1,3 +1,5 @@
+from types import FunctionType
+
 import numpy as np
 import pytest
 import toy_models
@@ -162,6 +164,11 @@ def test_registering_the_same_weights_twice_makes_one_version(home):
     assert front_end_s(predictor) == 0
     predict(predictor, np.zeros((2, 48_000), dtype=np.float32), model.shipped.contract, model.shipped.key)
     assert front_end_s(predictor) > 0
+    other = load_predictor(model.folder, "cpu", "openvino")
+    assert isinstance(other.unwrap_python_model().classifier.classify, FunctionType)  # not the network's own method
+    noise = np.random.default_rng(0).uniform(-0.1, 0.1, (3, 48_000)).astype(np.float32)
+    ours, theirs = (predict(each, noise, model.shipped.contract, model.shipped.key) for each in (predictor, other))
+    np.testing.assert_allclose(theirs, ours, atol=1e-5)
 
 
 def test_a_champion_that_no_longer_loads_gives_way(home, tmp_path):

@@ -155,12 +155,14 @@ def refuse_pickles(folder: Path, model: str) -> None:
             )
 
 
-def load_predictor(folder: Path, device: str) -> Predictor:
+def load_predictor(folder: Path, device: str, runtime: str = "torch") -> Predictor:
     """Load a model from its files; no registry is asked.
 
     Args:
         folder: the model's artifacts, as MLflow stores them.
         device: "cpu" or "cuda:N", passed to the model as its configuration.
+        runtime: what its code should run the network with on a CPU, passed likewise; models that know of no choice (no
+            `runtime` in the configuration they were logged with) run as they do.
     """
     import mlflow.pyfunc  # heavy, and needed only where a model really runs
     from mlflow.models import Model
@@ -170,10 +172,11 @@ def load_predictor(folder: Path, device: str) -> Predictor:
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
     flavour = Model.load(str(folder)).flavors.get("python_function", {})
-    takes_device = "device" in (flavour.get("config") or {})
-    predictor: Predictor = mlflow.pyfunc.load_model(
-        str(folder), model_config={"device": device} if takes_device else None
-    )
+    taken = flavour.get("config") or {}
+    if runtime != "torch" and "runtime" not in taken:
+        log.warning("%s: its code knows of no choice of runtime and does not run with %s", folder, runtime)
+    config = {key: value for key, value in (("device", device), ("runtime", runtime)) if key in taken}
+    predictor: Predictor = mlflow.pyfunc.load_model(str(folder), model_config=config or None)
     return predictor
 
 

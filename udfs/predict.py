@@ -37,7 +37,7 @@ _ARROW_SCORED = to_arrow_schema(SCORED, timezone="UTC")
 
 # One per Python worker, kept from task to task. This module is importable, so that Spark ships its name and not
 # its content: as globals of a submitted script they would be loaded anew in every task.
-_predictors: dict[tuple[str, str], Predictor] = {}
+_predictors: dict[tuple[str, str, str], Predictor] = {}
 _decoder: Decoder | None = None
 
 
@@ -67,7 +67,7 @@ class ShippedModel:
 
 @dataclass(frozen=True)
 class ScanOptions:
-    """How a task works; nothing here changes a score beyond what the size of a batch moves.
+    """How a task works; nothing here changes a score beyond what the size of a batch or another runtime moves.
 
     Args:
         batch_segments: segments per model call.
@@ -75,6 +75,7 @@ class ScanOptions:
         threads: threads of one model call.
         equal_channels_once: whether channels whose samples are equal share one score.
         silence_once: whether all digital silence shares one score.
+        runtime: what runs the networks on a CPU (`models.serving.RUNTIMES`).
     """
 
     batch_segments: int = 64
@@ -82,6 +83,7 @@ class ScanOptions:
     threads: int = 1
     equal_channels_once: bool = True
     silence_once: bool = True
+    runtime: str = "torch"
 
 
 @dataclass
@@ -141,7 +143,7 @@ def score_spans(
     Raises:
         ContractError: a model's output does not fit its contract (the model is wrong, not the media).
     """
-    predictors = [_predictor(model, device, folder_of, options.threads) for model in models]
+    predictors = [_predictor(model, device, folder_of, options) for model in models]
     silences: dict[int, list[float]] = {}  # scores of digital silence by number of the model
     ready: queue.Queue[_Batch | dict[str, Any] | BaseException | None] = queue.Queue(QUEUE_BATCHES)
     stopped = threading.Event()
@@ -183,12 +185,14 @@ def score_spans(
         producer.join(timeout=5)
 
 
-def _predictor(model: ShippedModel, device: str, folder_of: Callable[[ShippedModel], Path], threads: int) -> Predictor:
+def _predictor(
+    model: ShippedModel, device: str, folder_of: Callable[[ShippedModel], Path], options: ScanOptions
+) -> Predictor:
     import torch
 
-    if torch.get_num_threads() != threads:
-        torch.set_num_threads(threads)
-    key = (model.digest, device)
+    if torch.get_num_threads() != options.threads:
+        torch.set_num_threads(options.threads)
+    key = (model.digest, device, options.runtime)
     if key not in _predictors:
         folder = folder_of(model)
         found = digest_of(folder)
@@ -197,7 +201,7 @@ def _predictor(model: ShippedModel, device: str, folder_of: Callable[[ShippedMod
                 f"model {model.key}: expected files with digest {model.digest}, found {found} in {folder}; "
                 f"they changed on the way to this executor"
             )
-        _predictors[key] = load_predictor(folder, device)
+        _predictors[key] = load_predictor(folder, device, options.runtime)
     return _predictors[key]
 
 

@@ -1,8 +1,8 @@
 """`make bench-serving`: ways to run the shipped networks on a CPU, by speed and by what they decide.
 
-As they are served (models/serving.py) beside plain PyTorch, torch.compile, ONNX Runtime and OpenVINO, where these are
-installed (the extra `bench`); float32, bfloat16 where the processor has it, int8 calibrated on real audio. The front end is
-PyTorch's in all of them (FFTs, which neither runtime does faster) and is in every figure.
+As they are served (models/serving.py, with PyTorch and with OpenVINO) beside plain PyTorch, torch.compile, ONNX Runtime and
+int8, where these are installed (the extra `bench`); float32, bfloat16 where the processor has it, int8 calibrated on real
+audio. The front end is PyTorch's in all of them (FFTs, which neither runtime does faster) and is in every figure.
 
 Segments are taken from the labelled test catalogue of `make evaluate`, BENCH_SEGMENTS of each class; int8 is calibrated on
 those of other recordings. One thread each, every way BENCH_REPEATS times in turn; the least CPU time counts.
@@ -31,6 +31,7 @@ from deltalake import DeltaTable
 from torch import nn
 
 from models import checkpoint
+from models.runtimes import openvino_model
 from models.serving import Classifier, fold_batch_norm, has_bf16
 from tests.bench.bare_loop import BATCH, segments_of
 from tests.bench.throughput import machine
@@ -104,15 +105,15 @@ def ways(network: checkpoint.Network, calibration: torch.Tensor, folder: Path) -
     def plain() -> Score:
         return lambda x: torch.exp(network(x)).numpy()
 
-    def served(bf16: bool) -> Callable[[], Score]:
+    def served(bf16: bool, runtime: str = "torch") -> Callable[[], Score]:
         def make() -> Score:
-            classifier = Classifier(network, cpu, bf16=bf16)
+            classifier = Classifier(network, cpu, bf16=bf16, runtime=runtime)
             return lambda x: classifier(x).numpy()
 
         return make
 
     def after(decide: Callable[..., np.ndarray]) -> Score:
-        return lambda x: decide(*network.hear(x))
+        return lambda x: np.concatenate([decide(*network.hear(part)) for part in x.split(network.few)])
 
     def compiled() -> Score:
         decisions = torch.compile(Decisions(fold_batch_norm(network)))
@@ -128,11 +129,11 @@ def ways(network: checkpoint.Network, calibration: torch.Tensor, folder: Path) -
         found["ONNX Runtime, float32"] = lambda: after(_onnx(network, heard, folder, is_int8=False))
         found["ONNX Runtime, int8"] = lambda: after(_onnx(network, heard, folder, is_int8=True))
     if _there("openvino"):
-        found["OpenVINO, float32"] = lambda: after(_openvino(network, heard, "f32", is_int8=False))
+        found["served, OpenVINO, float32"] = served(False, "openvino")
         if has_bf16(cpu):
-            found["OpenVINO, bfloat16"] = lambda: after(_openvino(network, heard, "bf16", is_int8=False))
+            found["served, OpenVINO, bfloat16"] = served(True, "openvino")
         if _there("nncf"):
-            found["OpenVINO, int8"] = lambda: after(_openvino(network, heard, "f32", is_int8=True))
+            found["OpenVINO, int8"] = lambda: after(_openvino_int8(network, heard))
     return found
 
 
@@ -177,20 +178,16 @@ def _onnx(
     return lambda *parts: session.run(None, {n: part.numpy() for n, part in zip(names, parts, strict=True)})[0]
 
 
-def _openvino(
-    network: checkpoint.Network, heard: list[tuple[torch.Tensor, ...]], precision: str, *, is_int8: bool
-) -> Callable[..., np.ndarray]:
+def _openvino_int8(network: checkpoint.Network, heard: list[tuple[torch.Tensor, ...]]) -> Callable[..., np.ndarray]:
+    import nncf
     import openvino
 
-    model = openvino.convert_model(Decisions(fold_batch_norm(network)).eval(), example_input=heard[0])
-    if is_int8:
-        import nncf
-
-        data = nncf.Dataset(heard, lambda parts: [part.numpy() for part in parts])
-        model = nncf.quantize(model, data, subset_size=len(heard), preset=nncf.QuantizationPreset.MIXED)
-    settings = {"INFERENCE_NUM_THREADS": 1, "NUM_STREAMS": 1, "INFERENCE_PRECISION_HINT": precision}
+    data = nncf.Dataset(heard, lambda parts: [part.numpy() for part in parts])
+    model = openvino_model(fold_batch_norm(network))
+    model = nncf.quantize(model, data, subset_size=len(heard), preset=nncf.QuantizationPreset.MIXED)
+    settings = {"INFERENCE_NUM_THREADS": 1, "NUM_STREAMS": 1, "INFERENCE_PRECISION_HINT": "f32"}
     compiled = openvino.Core().compile_model(model, "CPU", settings)
-    return lambda *parts: compiled([part.numpy() for part in parts])[0]
+    return lambda *parts: np.exp(compiled([part.numpy() for part in parts])[0])
 
 
 def _scores(score: Score, waveforms: torch.Tensor) -> tuple[np.ndarray, float]:
