@@ -8,7 +8,7 @@ SLOW ?= slow
 DEMO := $(if $(filter var/demo,$(CATALOGUE)),1)
 export AUSCULT_HOME ?= $(CURDIR)/var
 .DEFAULT_GOAL := help
-.PHONY: help setup scan demo-table register test test-slow chaos audit check bench bench-peers bench-serving bench-size bench-training bench-tuning bench-filter evaluate evaluate-r128 lock dist
+.PHONY: help setup scan demo-table register test test-slow chaos audit check bench bench-peers bench-growth bench-serving bench-size bench-training bench-tuning bench-filter evaluate evaluate-r128 lock dist
 
 help: ## print this help
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -65,6 +65,9 @@ bench-peers: setup ## installs Ray Data and Daft (400 MB) and runs `make bench` 
 bench-serving: setup ## ways to run the shipped networks on a CPU (installs ONNX Runtime and OpenVINO); after make evaluate
 	$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements-bench.lock
 	$(BIN)/python -m tests.bench.serving
+
+bench-growth: setup ## time per audio hour of short titles and long ones, of few and many
+	$(BIN)/python -m tests.bench.growth
 
 bench-size: setup ## planning, commits and a second scan of 10,000 tiny titles
 	$(BIN)/python -m tests.bench.catalogue_size

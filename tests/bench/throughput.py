@@ -40,7 +40,11 @@ BARE, DECODE = "bare loop", "decode only"
 # Settings of each. The copies of the demo's titles are one file each time; what sharing that saves is no figure for a
 # catalogue, so both leave it out.
 APART = "equal_titles_once: false\n"
-SCANS = {"scan": APART, "scan, nothing saved": f"{APART}equal_channels_once: false\nsilence_once: false\n"}
+SCANS = {
+    "scan": APART,
+    "scan, nothing saved": f"{APART}equal_channels_once: false\nsilence_once: false\n",
+    "scan, OpenVINO": f"{APART}cpu_runtime: openvino\n",
+}
 PEERS = {"Ray Data": ("ray", "ray"), "Daft": ("daft", "daft"), "Spark, pandas UDFs": ("pandas-udf", "pyspark")}
 PROCESSES = {BARE: 1, DECODE: 1}
 
@@ -150,6 +154,8 @@ def main() -> None:
     if missing := sorted(set(PEERS) - set(there)):
         print(f"not installed, so left out: {', '.join(missing)} (make bench-peers installs them)")
     ways = [DECODE, BARE, *SCANS, *there]
+    if importlib.util.find_spec("openvino") is None:
+        ways.remove("scan, OpenVINO")
     if chosen := os.environ.get("BENCH_WAYS"):
         ways = [way for way in ways if way in (BARE, *chosen.split(","))]
     versions = {package: importlib.metadata.version(package) for package in ("torch", "av", "pyspark", *there.values())}
