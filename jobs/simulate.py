@@ -18,7 +18,7 @@ from jobs.launch import AuscultError, log, run, session
 
 def arguments(argv: list[str]) -> argparse.Namespace:
     """Parse the command line."""
-    from models.defects import SIMULATORS
+    from models.defects import OF_TASK, SIMULATORS
     from udfs.encode import FORMATS
     from udfs.simulation import CLEAN
 
@@ -33,9 +33,16 @@ def arguments(argv: list[str]) -> argparse.Namespace:
         choices=sorted(suffix.removeprefix(".") for suffix in FORMATS),
         help="file format; repeatable, titles are dealt out among them (default: flac)",
     )
-    versions = [CLEAN, *SIMULATORS]
     parser.add_argument(
-        "--version", action="append", choices=versions, help=f"repeatable (default: all of {', '.join(versions)})"
+        "--defects",
+        choices=sorted(OF_TASK),
+        default="artifacts",
+        help="plant each of those that detectors of this task hear, a version each beside the clean one: "
+        + "; ".join(f"{task}: {', '.join(names)}" for task, names in sorted(OF_TASK.items()))
+        + " (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--version", action="append", choices=[CLEAN, *SIMULATORS], help="these versions only; repeatable"
     )
     parser.add_argument("--seconds", type=float, default=float("inf"), help="take so much of each title (default: all)")
     parser.add_argument(
@@ -57,7 +64,7 @@ def arguments(argv: list[str]) -> argparse.Namespace:
     if options.loudness_lufs is not None and not -60 <= options.loudness_lufs <= 0:
         parser.error("--loudness-lufs: expected a level between -60 and 0")
     options.format = options.format or ["flac"]
-    options.version = options.version or versions
+    options.version = options.version or [CLEAN, *OF_TASK[options.defects]]
     return options
 
 

@@ -9,7 +9,7 @@ from scipy import fft, ndimage, signal
 
 from models.cnn6 import LABELS
 from models.codecs import recode
-from models.defects import LABEL_OF, SIMULATORS
+from models.defects import LABEL_OF, OF_TASK, SIMULATORS
 from models.defects.amplitude import MIN_AMPLITUDE
 from models.intended import SOUNDS, driven
 from models.intervals import MEAN_EXTRA_S, MIN_INTERVAL_S
@@ -149,7 +149,7 @@ class SegmentSource:
         rng: np.random.Generator,
     ) -> np.ndarray | None:
         """Apply a defect to the part of `section` that lies `inside` the interval, drawn for all of it (`around`)."""
-        defect = str(rng.choice([name for name, its_label in LABEL_OF.items() if its_label == label]))
+        defect = str(rng.choice([name for name in OF_TASK["artifacts"] if LABEL_OF[name] == label]))
         simulator = SIMULATORS[defect]
         if label == "click":  # drawn on the segment itself, so that it holds one
             inside = slice(margin, len(section))

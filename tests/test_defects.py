@@ -3,7 +3,7 @@ import itertools
 import numpy as np
 import pytest
 
-from models.defects import SIMULATORS, click_additive, click_reductive, distortion, hiss, hum
+from models.defects import SIMULATORS, click_additive, click_offset, click_reductive, distortion, hiss, hum, underrun
 from models.intervals import draw_intervals, plant
 
 
@@ -48,6 +48,8 @@ NOTHING = {
     "distortion": {"clip_level": 1.0},
     "click_additive": {"positions": [], "cutoffs": [], "signs": []},
     "click_reductive": {"starts": [], "lengths": []},
+    "click_offset": {"positions": [], "offsets": []},
+    "underrun": {"positions": [], "lengths": [], "manners": []},
 }
 
 
@@ -148,3 +150,34 @@ def test_planting_leaves_the_rest_alone(name):
     assert 1.0 <= planted[0].start_s < planted[0].end_s <= 2.0
     np.testing.assert_array_equal(defective[:, :48_000], clean[:, :48_000])
     np.testing.assert_array_equal(defective[:, -48_000:], clean[:, -48_000:])
+
+
+def test_offset_clicks_are_one_to_three_samples_of_the_papers_size_and_never_clip():
+    loud = np.random.default_rng(0).uniform(-1, 1, (2, 10 * 44_100)).astype(np.float32)
+    drawn = click_offset.draw(loud, 44_100, np.random.default_rng(1))
+    clicked, mask = click_offset.apply(loud, 44_100, np.random.default_rng(2), **drawn)
+    changed = np.abs(clicked - loud)[mask]
+    assert 0.3 - 1e-6 <= changed.min() <= changed.max() < 1.0
+    assert np.abs(clicked).max() <= 1.0
+    assert mask.sum(axis=1).tolist() == [sum(map(len, drawn["offsets"]))] * 2
+    assert {len(sizes) for sizes in drawn["offsets"]} <= {1, 2, 3}
+
+
+def test_offset_click_goes_the_other_way_where_it_would_clip():
+    signal = np.float32([[0.9, -0.9, 0.0]])
+    clicked, _ = click_offset.apply(signal, 44_100, np.random.default_rng(0), positions=[0], offsets=[[0.5, -0.5, 0.5]])
+    np.testing.assert_allclose(clicked, [[0.4, -0.4, 0.5]], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("manner", "expected"), [("silence", [1, 2, 0, 0, 5]), ("hold", [1, 2, 2, 2, 5]), ("repeat", [1, 2, 1, 2, 5])]
+)
+def test_underrun_loses_the_sound_as_its_manner_says(manner, expected):
+    signal = np.float32([[1, 2, 3, 4, 5]]) / 10
+    lost, mask = underrun.apply(signal, 44_100, np.random.default_rng(0), positions=[2], lengths=[2], manners=[manner])
+    np.testing.assert_allclose(lost * 10, [expected], atol=1e-6)
+    assert mask.tolist() == [[False, False, True, True, False]]
+
+
+def test_underrun_of_silence_is_none():
+    assert underrun.draw(np.zeros((1, 48_000), np.float32), 48_000, np.random.default_rng(0)) is None

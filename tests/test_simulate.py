@@ -10,7 +10,7 @@ from signals import music_like, write
 
 from jobs import simulate
 from jobs.launch import AuscultError
-from models.defects import SIMULATORS
+from models.defects import OF_TASK
 from udfs.decoding import decode
 from udfs.loudness import SILENCE_LUFS, measure
 
@@ -40,10 +40,10 @@ def test_labels_tell_where_samples_changed(spark, clean, tmp_path):
     tables = made(clean, tmp_path / "out", "--seed", "3")
     titles = {row["title_id"]: row for row in tables["titles"]}
     assert set(titles) == {
-        f"{version}/{name}.flac" for version in ["clean", *SIMULATORS] for name in ("music/a b", "c")
+        f"{version}/{name}.flac" for version in ["clean", *OF_TASK["artifacts"]] for name in ("music/a b", "c")
     }
     assert {row["clean_title_id"] for row in titles.values()} == {"music/a b.flac", "c.wav"}
-    assert {row["simulator"] for row in tables["labels"]} == set(SIMULATORS)
+    assert {row["simulator"] for row in tables["labels"]} == set(OF_TASK["artifacts"])
     for title_id, row in titles.items():
         version, name = title_id.split("/", 1)
         before = samples(tmp_path / "out" / "audio" / "clean" / name)

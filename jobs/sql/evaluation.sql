@@ -20,7 +20,7 @@ SELECT
     CASE
         WHEN said.simulator IN ('hum', 'hiss')
             THEN FORMAT_STRING('%s %d..%d dB', said.simulator, CAST(FLOOR(said.severity / 10) * 10 AS INT), CAST(FLOOR(said.severity / 10) * 10 + 10 AS INT))
-        WHEN said.simulator IN ('click_additive', 'click_reductive')
+        WHEN said.simulator IN ('click_additive', 'click_reductive', 'click_offset', 'underrun')
             THEN FORMAT_STRING('%s %.1f..%.1f', said.simulator, FLOOR(said.severity * 5) / 5, FLOOR(said.severity * 5) / 5 + 0.2)
         WHEN said.simulator IS NOT NULL THEN FORMAT_STRING('%s %.1f', said.simulator, said.severity)
     END AS severity,

@@ -1,4 +1,4 @@
-"""Simulators of the defects that the shipped detectors are trained on (one module a defect).
+"""Simulators of the defects that detectors are trained on (one module a defect).
 
 Each module has the same two functions:
 
@@ -8,15 +8,15 @@ Each module has the same two functions:
 ``draw`` picks the paper's random parameters for this waveform (None where the waveform leaves no
 room for the defect); ``apply`` is deterministic given its arguments. Waveforms are float32
 ``(channels, time)`` at full scale +-1; ``mask`` is bool ``(channels, time)`` and marks the samples
-that changed. Source: Higham et al., "A No-Reference model for Detecting Audio Artifacts using
-Pretrained Audio Neural Networks", section 4; the paper gives amplitudes in int16 units.
+that changed. Sources: of the artifacts Higham et al., "A No-Reference model for Detecting Audio Artifacts using
+Pretrained Audio Neural Networks", section 4, which gives amplitudes in int16 units; of the clicks Hook-Net's paper.
 """
 
 from typing import Any
 
 import numpy as np
 
-from models.defects import click_additive, click_reductive, distortion, hiss, hum
+from models.defects import click_additive, click_offset, click_reductive, distortion, hiss, hum, underrun
 
 INT16_FULL_SCALE = 32768
 
@@ -27,6 +27,14 @@ SIMULATORS = {
     "distortion": distortion,
     "click_additive": click_additive,
     "click_reductive": click_reductive,
+    "click_offset": click_offset,
+    "underrun": underrun,
+}
+
+# What the detectors of each task (`models.training.TASKS`) learn to hear.
+OF_TASK = {
+    "artifacts": ("hum", "hiss", "distortion", "click_additive", "click_reductive"),
+    "clicks": ("click_offset", "underrun"),
 }
 
 # The label under which a detector reports each simulated defect.
@@ -36,6 +44,8 @@ LABEL_OF = {
     "distortion": "distortion",
     "click_additive": "click",
     "click_reductive": "click",
+    "click_offset": "click",
+    "underrun": "click",
 }
 
 # What `severity_of` measures.
@@ -45,6 +55,8 @@ SEVERITY = {
     "distortion": "clip level, share of the peak",
     "click_additive": "largest added sample, share of full scale",
     "click_reductive": "largest jump, share of full scale",
+    "click_offset": "largest added sample, share of full scale",
+    "underrun": "largest jump, share of full scale",
 }
 
 
@@ -66,10 +78,10 @@ def severity_of(
         return float(10.0 * np.log10(max(signal_power, 1e-12) / max(defect_power, 1e-12)))
     if defect == "distortion":
         return float(parameters.get("ratio", 1.0))
-    if defect == "click_additive":
+    if defect in ("click_additive", "click_offset"):
         return float(np.abs(defective - clean).max(initial=0.0))
     jumps = np.abs(np.diff(defective, axis=1)) * (mask[:, 1:] | mask[:, :-1])
     return float(jumps.max(initial=0.0))
 
 
-__all__ = ["INT16_FULL_SCALE", "LABEL_OF", "SEVERITY", "SIMULATORS", "severity_of"]
+__all__ = ["INT16_FULL_SCALE", "LABEL_OF", "OF_TASK", "SEVERITY", "SIMULATORS", "severity_of"]
