@@ -23,7 +23,7 @@ from jobs.register import WEIGHTS_ARTIFACT, contract_of
 from models import checkpoint
 from models.cnn6 import LABELS
 from models.distributed import rank
-from models.segments import SegmentSource
+from models.tasks import TASKS
 from models.training import Phase, TrainingSettings, settings_from, train
 
 
@@ -86,7 +86,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--clean", required=True, help="folder or table of clean recordings")
     parser.add_argument("--settings", type=Path, default=PROJECT / "conf" / "train.yaml", help="default: %(default)s")
     parser.add_argument(
-        "--steps", type=int, help="train for so many steps of one second instead of the settings' phases"
+        "--steps", type=int, help="train for so many steps of the last phase instead of the settings' phases"
     )
     parser.add_argument(
         "--start-from", type=Path, metavar="WEIGHTS", help="begin with these weights instead of random ones"
@@ -112,7 +112,9 @@ def main(argv: list[str]) -> int:
         raise AuscultError(f"settings {options.settings}: {error}") from error
     if options.steps is not None:
         settings = replace(
-            settings, phases=(Phase(1.0, options.steps),), validate_every_steps=max(1, options.steps // 4)
+            settings,
+            phases=(Phase(settings.phases[-1].segment_s, options.steps),),
+            validate_every_steps=max(1, options.steps // 4),
         )
     if options.workers < 1:
         raise AuscultError(f"--workers: expected at least 1, found {options.workers}")
@@ -161,14 +163,15 @@ def _train_and_log(
         given = (training, validation, settings, work, start_from, mlflow.get_tracking_uri(), active.info.run_id)
         result = train_here(*given) if workers == 1 else _distribute(workers, given)
         mlflow.log_artifact(str(work / WEIGHTS_ARTIFACT))
-        mlflow.log_dict(
-            {"labels": list(LABELS), "rows_true_columns_predicted": result["confusion"].tolist()}, "confusion.json"
-        )
+        if "confusion" in result:
+            mlflow.log_dict(
+                {"labels": list(LABELS), "rows_true_columns_predicted": result["confusion"].tolist()}, "confusion.json"
+            )
         mlflow.set_tag("device", result["device"])
-        mlflow.log_metrics(
-            {"best_balanced_accuracy": result["balanced_accuracy"], "segments_seen": result["segments_seen"]}
-        )
-        log.info("best validation balanced accuracy %.4f", result["balanced_accuracy"])
+        figures = {name: value for name, value in result.items() if isinstance(value, float)}
+        mlflow.log_metrics({f"best_{name}": value for name, value in figures.items()})
+        mlflow.log_metric("segments_seen", result["segments_seen"])
+        log.info("best in validation: %s", ", ".join(f"{name} {value:.4f}" for name, value in figures.items()))
         return str(active.info.run_id)
 
 
@@ -233,17 +236,19 @@ def train_here(
         torch.distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
     mlflow.set_tracking_uri(tracking_uri)
 
+    figure = TASKS[settings.task].figure
+
     def report(step: int, metrics: dict[str, float]) -> None:
         mlflow.log_metrics(metrics, step=step, run_id=run_id)
         log.info(
-            "step %d/%d: loss %.3f, validation balanced accuracy %.3f, %.0f segments/s",
-            step, settings.steps, metrics["loss"], metrics["validation_balanced_accuracy"], metrics["segments_per_s"],
+            "step %d/%d: loss %.3g, validation %s %.4f, %.0f segments/s",
+            step, settings.steps, metrics["loss"], figure, metrics[f"validation_{figure}"], metrics["segments_per_s"],
         )  # fmt: skip
 
     try:
         network, result = train(
-            SegmentSource(training, settings.sample_rate_hz, settings.defects_per_clean),
-            SegmentSource(validation, settings.sample_rate_hz, settings.defects_per_clean, is_varied=False),
+            settings.source(training, is_varied=True),
+            settings.source(validation, is_varied=False),
             settings,
             work,
             report,

@@ -10,11 +10,13 @@ from safetensors.torch import save_file
 
 from models.cnn6 import Cnn6, Cnn6Config
 from models.dscnn import DsCnn, DsCnnConfig
+from models.hooknet import HookNet, HookNetConfig
 
-Network = Cnn6 | DsCnn
-ARCHITECTURES: dict[str, tuple[type[Cnn6] | type[DsCnn], type[Cnn6Config] | type[DsCnnConfig]]] = {
+Network = Cnn6 | DsCnn | HookNet
+ARCHITECTURES: dict[str, tuple[type[Network], Any]] = {
     "cnn6": (Cnn6, Cnn6Config),
     "dscnn": (DsCnn, DsCnnConfig),
+    "hooknet": (HookNet, HookNetConfig),
 }
 
 WEIGHTS = Path(__file__).parent / "weights"
@@ -23,9 +25,14 @@ SHIPPED_CNN6 = WEIGHTS / "audio-artifacts-cnn6.safetensors"  # the paper's netwo
 
 
 def build(architecture: str, config: dict[str, Any] | None = None) -> Network:
-    """A network with random weights, by its architecture's name (a key of `ARCHITECTURES`)."""
+    """A network with random weights.
+
+    Args:
+        architecture: a key of `ARCHITECTURES`.
+        config: values of its configuration other than the defaults.
+    """
     network, configuration = ARCHITECTURES[architecture]
-    return network(configuration() if config is None else configuration.from_dict(config))  # type: ignore[arg-type]
+    return network(configuration.from_dict({**configuration().to_dict(), **(config or {})}))  # type: ignore[arg-type]
 
 
 def architecture_of(network: Network) -> str:

@@ -22,7 +22,8 @@ QUIET_SHARE = 0.15  # of hum and hiss: amplitude on a logarithmic scale
 OVERTONE_SHARE = 0.15  # of hum: with the overtones of mains hum
 LEVELLED_SHARE = 0.5  # at another level than the recording's own
 CODED_SHARE = 0.15  # through a real codec, at several times the cost of all the rest
-LOW_RATE_SHARE, LOW_RATE_FACTORS = 0.3, (2, 3, 6)  # of them: at a half, a third, a sixth of the sample rate
+LOW_RATE_SHARE = 0.3  # of them: at a lower rate that MP3 and AAC know
+LOW_RATE_FACTORS = {48_000: (2, 3, 6), 44_100: (2, 4)}
 LENGTH_POWER = 0.7  # how often a recording is drawn, by its length
 SILENT_SHARE = 0.02  # nothing but the last bit's noise
 MARGIN_S = 0.1
@@ -95,7 +96,7 @@ class SegmentSource:
         begin = int(rng.integers(0, total - interval + 1))
         start = int(rng.integers(max(0, begin - length + 1), min(total - length, begin + interval - 1) + 1))
         low, high = min(begin, start - margin), max(begin + interval, start + length + margin)
-        context = _piece(channel, low, high)  # (samples,)
+        context = stretch(channel, low, high)  # (samples,)
         own = slice(start - margin - low, start + length + margin - low)
         if self.is_varied:
             context = self._vary(context, own, rng)
@@ -107,7 +108,7 @@ class SegmentSource:
             if simulated is None:
                 return None
             sections.append(simulated)
-        code = _coded if self.is_varied else _coded_as_catalogue
+        code = through_codec if self.is_varied else as_catalogue
         seed = int(rng.integers(1 << 62))  # the same dice for each: the defect must be all that sets them apart
         coded = (code(section, rate, np.random.default_rng(seed)) for section in sections)
         return [np.ascontiguousarray(section[margin : margin + length]) for section in coded]
@@ -120,7 +121,7 @@ class SegmentSource:
         if rng.random() < MIXED_SHARE:  # a voice over music, as films have it
             other = self._channel(rng)
             at = int(rng.integers(0, max(1, len(other) - len(context))))
-            second = _piece(other, at, at + len(context))
+            second = stretch(other, at, at + len(context))
             if rng.random() < DRIVEN_SHARE:
                 second = driven(second, rng)
             context += second * np.float32(10.0 ** (rng.uniform(-20.0, 0.0) / 20.0))
@@ -169,7 +170,7 @@ class SegmentSource:
         return np.concatenate([section[: inside.start], defective[0], section[inside.stop :]])
 
 
-def _piece(channel: np.ndarray, low: int, high: int) -> np.ndarray:
+def stretch(channel: np.ndarray, low: int, high: int) -> np.ndarray:
     """Samples [low, high) of an int16 channel as float32 (high - low,), silence where it has none."""
     piece = np.zeros(high - low, dtype=np.float32)
     begin, end = max(low, 0), min(high, len(channel))
@@ -178,7 +179,7 @@ def _piece(channel: np.ndarray, low: int, high: int) -> np.ndarray:
     return piece
 
 
-def _coded(waveform: np.ndarray, sample_rate: int, rng: np.random.Generator) -> np.ndarray:
+def through_codec(waveform: np.ndarray, sample_rate: int, rng: np.random.Generator) -> np.ndarray:
     """What a lossy codec leaves, which comes after the defect: half of all segments (samples,), clean or not.
 
     A real codec for some; for others, being cheaper, a band limit, with or without quantisation noise in the
@@ -204,12 +205,16 @@ def _coded(waveform: np.ndarray, sample_rate: int, rng: np.random.Generator) -> 
     return np.clip(decoded[: len(waveform)], -1.0, 1.0).astype(np.float32)
 
 
+def _codec(sample_rate: int, rng: np.random.Generator) -> str:
+    return str(rng.choice([codec for codec in BIT_RATES if codec != "opus" or sample_rate == 48_000]))
+
+
 def _recode(waveform: np.ndarray, sample_rate: int, rng: np.random.Generator) -> np.ndarray:
     """Through a real codec (samples,), for some at a lower sample rate, as prompts and old recordings are stored."""
-    codec = str(rng.choice(list(BIT_RATES)))
+    codec = _codec(sample_rate, rng)
     bit_rate = int(rng.choice(BIT_RATES[codec]))
-    if codec != "opus" and rng.random() < LOW_RATE_SHARE:  # Opus decodes to 48 kHz whatever went in
-        factor = int(rng.choice(LOW_RATE_FACTORS))
+    if codec != "opus" and rng.random() < LOW_RATE_SHARE:
+        factor = int(rng.choice(LOW_RATE_FACTORS.get(sample_rate, (1,))))
         low = signal.resample_poly(waveform, 1, factor).astype(np.float32)
         coded = recode(low, sample_rate // factor, codec, min(bit_rate, 64_000))
         waveform = signal.resample_poly(coded, factor, 1)[: len(waveform)].astype(np.float32)
@@ -243,18 +248,17 @@ def _limited_source(waveform: np.ndarray, sample_rate: int, rng: np.random.Gener
     return waveform
 
 
-def _coded_as_catalogue(waveform: np.ndarray, sample_rate: int, rng: np.random.Generator) -> np.ndarray:
+def as_catalogue(waveform: np.ndarray, sample_rate: int, rng: np.random.Generator) -> np.ndarray:
     """As it is, in 16 bits, or through a codec at a usual bit rate (samples,)."""
     if rng.random() < 0.5:
         return (np.round(waveform * 32768).clip(-32768, 32767) / 32768).astype(np.float32)
-    codec = str(rng.choice(list(BIT_RATES)))
-    return np.clip(recode(waveform, sample_rate, codec, 64_000), -1.0, 1.0)
+    return np.clip(recode(waveform, sample_rate, _codec(sample_rate, rng), 64_000), -1.0, 1.0)
 
 
 def draw_batch(
     source: SegmentSource, count: int, segment_s: float, seed: list[int], share: tuple[int, int] = (0, 1)
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Segments (b, n) float32 and their labels (b,) int64: a process' share of `count`.
+    """Segments (b, n) float32 and their targets, labels (b,) int64 or as the source has them: a share of `count`.
 
     Each group has its own seed, so that the batch is the same however many processes share it.
 
@@ -267,4 +271,5 @@ def draw_batch(
     """
     groups = range(share[0], count // source.group, share[1])
     drawn = [pair for number in groups for pair in source.draw(segment_s, np.random.default_rng([*seed, number]))]
-    return torch.from_numpy(np.stack([segment for segment, _ in drawn])), torch.tensor([label for _, label in drawn])
+    segments, targets = zip(*drawn, strict=True)
+    return torch.from_numpy(np.stack(segments)), torch.from_numpy(np.stack(targets))

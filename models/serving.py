@@ -26,7 +26,7 @@ def fold_batch_norm(network: Network) -> Network:
     """
     folded = copy.deepcopy(network).eval()
     for module in folded.modules():
-        if isinstance(getattr(module, "bn1", None), nn.BatchNorm2d):
+        if isinstance(getattr(module, "bn1", None), nn.BatchNorm1d | nn.BatchNorm2d):
             module.conv1 = fuse_conv_bn_eval(module.conv1, module.bn1)  # type: ignore[type-var,assignment,arg-type]
             module.bn1 = nn.Identity()
     return folded
@@ -58,7 +58,7 @@ def keep_exact(network: Network) -> None:
 
 
 class Classifier(nn.Module):
-    """A network prepared for serving: (b, n) waveforms in, (b, k) probabilities out.
+    """A network prepared for serving: (b, n) waveforms in, (b, k) or (b, frames, k) probabilities out.
 
     Args:
         network: a trained network.
@@ -94,7 +94,7 @@ class Classifier(nn.Module):
 
     @torch.inference_mode()
     def forward(self, waveform: torch.Tensor) -> torch.Tensor:
-        """Probabilities (b, k) in float32 on the CPU."""
+        """Probabilities (b, k) or (b, frames, k) in float32 on the CPU."""
         if self.device.type == "cpu" and len(waveform) > self.network.few:
             return torch.cat([self(part) for part in waveform.split(self.network.few)])
         waveform = waveform.to(self.device, non_blocking=True)

@@ -4,24 +4,22 @@ import dataclasses
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import distributed, nn
-from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from models import checkpoint
 from models.checkpoint import Network
-from models.cnn6 import LABELS
 from models.distributed import rank, summed, synced, world_size
-from models.metrics import balanced_accuracy, confusion_matrix
 from models.segments import SegmentSource, draw_batch
-from models.serving import Classifier, has_bf16
+from models.serving import has_bf16
+from models.tasks import TASKS, evaluate
 
 
 @dataclass(frozen=True)
@@ -36,7 +34,9 @@ class Phase:
 class TrainingSettings:
     """See conf/train.yaml, where each value has its reason."""
 
+    task: str = "artifacts"
     architecture: str = "dscnn"
+    network: dict[str, Any] = field(default_factory=dict)
     sample_rate_hz: int = 48_000
     batch_segments: int = 96
     phases: tuple[Phase, ...] = (Phase(1.0, 1000),)
@@ -56,14 +56,18 @@ class TrainingSettings:
         """Steps of all phases."""
         return sum(phase.steps for phase in self.phases)
 
+    def source(self, recordings: list[Path], *, is_varied: bool) -> SegmentSource:
+        """Where segments are drawn, for training (varied) or for validation."""
+        return TASKS[self.task].source(recordings, self.sample_rate_hz, self.defects_per_clean, is_varied)
+
     def check_shares(self, workers: int) -> None:
         """Raise ValueError unless batch and validation fall into whole groups, as many for each worker."""
-        unit = (1 + self.defects_per_clean) * workers
+        group = self.source([], is_varied=True).group
         for name in ("batch_segments", "validation_segments"):
-            if getattr(self, name) % unit:
+            if getattr(self, name) % (group * workers):
                 raise ValueError(
-                    f"{name}: expected a multiple of {unit}, (1 + defects_per_clean) x {workers} worker(s), found "
-                    f"{getattr(self, name)}"
+                    f"{name}: expected a multiple of {group * workers}, {group} segments that belong together x {workers} "
+                    f"worker(s), found {getattr(self, name)}"
                 )
 
 
@@ -92,15 +96,6 @@ class _Batches(IterableDataset):
                 step += 1
 
 
-def evaluate(network: Network, segments: torch.Tensor, labels: torch.Tensor, device: torch.device) -> dict[str, Any]:
-    """Balanced accuracy, recalls and confusion matrix of a network on labelled segments (b, n), (b,)."""
-    classifier = Classifier(network, device)
-    predicted = torch.cat([classifier(batch).argmax(dim=1) for batch in segments.split(64)])
-    counts = torch.from_numpy(confusion_matrix(labels.numpy(), predicted.numpy(), len(LABELS)))
-    matrix = summed(counts.to(device)).cpu().numpy()
-    return {"balanced_accuracy": balanced_accuracy(matrix), "confusion": matrix}
-
-
 def train(
     source: SegmentSource,
     validation: SegmentSource,
@@ -125,15 +120,16 @@ def train(
         start_from: weights to begin with instead of random ones.
 
     Returns:
-        The best network and its validation result (see `evaluate`), with "segments_seen".
+        The best network and its validation result (see `models.tasks.evaluate`), with "segments_seen".
 
     Raises:
         ValueError: the processes cannot share a batch or the validation evenly.
     """
     settings.check_shares(world_size())
     torch.manual_seed(settings.seed)
+    task = TASKS[settings.task]
     if start_from is None:
-        network = checkpoint.build(settings.architecture)
+        network = checkpoint.build(settings.architecture, settings.network)
     else:
         network = checkpoint.load(start_from).requires_grad_(True)
     network.to(device)
@@ -147,7 +143,11 @@ def train(
         optimiser, settings.peak_learning_rate, total_steps=settings.steps + 1, pct_start=settings.warmup_share
     )
     held_out = draw_batch(
-        validation, settings.validation_segments, 1.0, [settings.seed, 1 << 30], (rank(), world_size())
+        validation,
+        settings.validation_segments,
+        network.config.segment_s,
+        [settings.seed, 1 << 30],
+        (rank(), world_size()),
     )
     work.mkdir(parents=True, exist_ok=True)
     state_file, best_file = work / "state.pt", work / "best.safetensors"
@@ -165,11 +165,11 @@ def train(
     batches = iter(loader)  # draws a seed, so the generator is restored after it
     if state_file.exists():
         torch.set_rng_state(state["random"])
-    for waveforms, labels in batches:
+    for waveforms, targets in batches:
         network.train()
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=has_bf16(device)):
-            log_probabilities = model(waveforms.to(device))
-        loss = functional.nll_loss(log_probabilities, labels.to(device))
+            output = model(waveforms.to(device))
+        loss = task.loss(output.float(), targets.to(device))
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         optimiser.step()
@@ -178,10 +178,10 @@ def train(
         step += 1
         if step % settings.validate_every_steps and step != settings.steps:
             continue
-        result = evaluate(network, *held_out, device)
+        result = evaluate(task, network, *held_out, device)
         mean_loss = summed(torch.tensor([np.mean(losses)], device=device)).item() / world_size()
         losses = []
-        is_best, best = result["balanced_accuracy"] > best, max(result["balanced_accuracy"], best)
+        is_best, best = result[task.figure] > best, max(result[task.figure], best)
         if rank() > 0:
             continue
         speed = (step - started_step) * settings.batch_segments / (time.monotonic() - started)
@@ -189,7 +189,7 @@ def train(
             step,
             {
                 "loss": mean_loss,
-                "validation_balanced_accuracy": result["balanced_accuracy"],
+                f"validation_{task.figure}": result[task.figure],
                 "learning_rate": float(schedule.get_last_lr()[0]),
                 "segments_per_s": speed,
             },
@@ -209,7 +209,7 @@ def train(
     if world_size() > 1:
         distributed.barrier()  # the first process has written the best weights
     chosen = checkpoint.load(best_file)
-    return chosen, {**evaluate(chosen, *held_out, device), "segments_seen": step * settings.batch_segments}
+    return chosen, {**evaluate(task, chosen, *held_out, device), "segments_seen": step * settings.batch_segments}
 
 
 def settings_from(values: dict[str, Any]) -> TrainingSettings:
@@ -218,12 +218,14 @@ def settings_from(values: dict[str, Any]) -> TrainingSettings:
     Raises:
         ValueError: an unknown key or architecture.
     """
-    if values.get("architecture", "dscnn") not in checkpoint.ARCHITECTURES:
-        raise ValueError(
-            f"architecture: expected one of {sorted(checkpoint.ARCHITECTURES)}, found {values['architecture']!r}"
-        )
-    known = {field.name for field in dataclasses.fields(TrainingSettings)}
+    if values.get("task", "artifacts") not in TASKS:
+        raise ValueError(f"task: expected one of {sorted(TASKS)}, found {values['task']!r}")
+    known = {entry.name for entry in dataclasses.fields(TrainingSettings)}
     if unknown := set(values) - known:
         raise ValueError(f"unknown training settings {sorted(unknown)}; known are {sorted(known)}")
     phases = tuple(Phase(**phase) for phase in values.get("phases", [{"segment_s": 1.0, "steps": 1000}]))
-    return TrainingSettings(**{**values, "phases": phases})
+    settings = TrainingSettings(**{**values, "phases": phases})
+    fitting = TASKS[settings.task].architectures
+    if settings.architecture not in fitting:
+        raise ValueError(f"architecture: expected one of {sorted(fitting)}, found {settings.architecture!r}")
+    return settings

@@ -1,0 +1,176 @@
+"""Draws labelled segments for the click detector (Hook-Net, section 3.1), and what production adds to them."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import signal
+
+from models.defects import SIMULATORS, click_offset, underrun
+from models.segments import MARGIN_S, TRIES, SegmentSource, as_catalogue, stretch, through_codec
+
+FRAME = 128  # samples of one output
+UNDERRUN_SHARE = 0.3  # of the clicks
+QUIET_SHARE = 0.4  # of the paper's clicks: below its least offset, down to what the sound around hides
+QUIETEST = 0.01  # share of full scale
+AROUND = 256  # samples on either side that hide a click
+MORE_CLICKS = 0.3  # beside the first, on average
+POST_SHARE = 0.5  # with reverb, equaliser or compressor afterwards
+
+
+@dataclass
+class ClickSource(SegmentSource):
+    """Draws pairs of segments: a clean one and the same with clicks, each with a target by frame.
+
+    Half of the segments have a click where the paper has one in ten: five times the examples from the same work.
+    What is done to a pair afterwards (room, equaliser, compressor, codec) is the same for both. Clean sound that is
+    meant and crackles (records, rain) is among it, as in `SegmentSource`.
+    """
+
+    @property
+    def group(self) -> int:
+        """Segments of a group."""
+        return 2
+
+    def draw(self, segment_s: float, rng: np.random.Generator) -> list[tuple[np.ndarray, np.ndarray]]:  # type: ignore[override]
+        """A pair of float32 (samples,) segments and their targets, float32 (frames,) of 0 and 1; the first is clean."""
+        length = round(segment_s * self.sample_rate_hz)
+        margin = round(MARGIN_S * self.sample_rate_hz)
+        while True:
+            channel = self._channel(rng)
+            start = int(rng.integers(0, max(len(channel) - length, 0) + 1))
+            clean = stretch(channel, start - margin, start + length + margin)
+            if self.is_varied:
+                clean = self._vary(clean, slice(0, len(clean)), rng)
+            for _ in range(TRIES):
+                planted = _plant(clean, slice(margin, margin + length), self.is_varied, self.sample_rate_hz, rng)
+                if planted is not None:
+                    return self._after(clean, *planted, slice(margin, margin + length), rng)
+
+    def _after(
+        self, clean: np.ndarray, clicked: np.ndarray, target: np.ndarray, own: slice, rng: np.random.Generator
+    ) -> list[tuple[np.ndarray, np.ndarray]]:
+        seed = int(rng.integers(1 << 62))
+        pair = []
+        for section, truth in ((clean, np.zeros_like(target)), (clicked, target)):
+            dice = np.random.default_rng(seed)
+            if self.is_varied:
+                section = through_codec(post_processed(section, self.sample_rate_hz, dice), self.sample_rate_hz, dice)
+            else:
+                section = as_catalogue(section, self.sample_rate_hz, dice)
+            pair.append((np.ascontiguousarray(section[own]), truth))
+        return pair
+
+
+def _plant(
+    clean: np.ndarray, own: slice, is_varied: bool, sample_rate: int, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """The section with clicks inside `own` and the target (frames,); None where one cannot be told from the sound."""
+    count = 1 + int(rng.poisson(MORE_CLICKS)) if is_varied else 1
+    target = np.zeros((own.stop - own.start) // FRAME, dtype=np.float32)
+    section = clean[None]
+    for _ in range(count):
+        drawn = _one_underrun(own, rng) if rng.random() < UNDERRUN_SHARE else _one_offset(clean, own, is_varied, rng)
+        name = "underrun" if "manners" in drawn else "click_offset"
+        before = section
+        section, mask = SIMULATORS[name].apply(before, sample_rate, rng, **drawn)
+        changed = np.flatnonzero(mask[0])
+        if not len(changed) or (name == "underrun" and not _stands_out(before[0], section[0], changed)):
+            return None
+        first, last = changed[0] - own.start, changed[-1] - own.start
+        # The paper marks the frame in which a click begins; an under-run is heard where it begins and where it ends.
+        for frame in {first // FRAME} if name == "click_offset" else {first // FRAME, last // FRAME}:
+            if 0 <= frame < len(target):
+                target[frame] = 1.0
+    return (section[0], target) if target.any() else None
+
+
+def _one_offset(clean: np.ndarray, own: slice, is_varied: bool, rng: np.random.Generator) -> dict[str, list]:
+    at = int(rng.integers(own.start, own.stop - max(click_offset.LENGTHS) + 1))
+    low, high = click_offset.OFFSETS
+    if is_varied and rng.random() < QUIET_SHARE:
+        least = max(QUIETEST, _bend(clean, at))
+        if least < low:
+            low, high = np.exp(rng.uniform(np.log(least), np.log(low), 2))
+            low, high = min(low, high), max(low, high)
+    sizes = rng.uniform(low, high, int(rng.choice(click_offset.LENGTHS)))
+    return {"positions": [at], "offsets": [(sizes * rng.choice([-1.0, 1.0], len(sizes))).tolist()]}
+
+
+def _one_underrun(own: slice, rng: np.random.Generator) -> dict[str, list]:
+    shortest, longest = underrun.LENGTHS
+    length = int(np.exp(rng.uniform(np.log(shortest), np.log(longest))))
+    return {
+        "positions": [int(rng.integers(own.start, own.stop - length + 1))],
+        "lengths": [length],
+        "manners": [str(rng.choice(underrun.MANNERS))],
+    }
+
+
+def _bend(samples: np.ndarray, at: int) -> float:
+    """Largest second difference near a sample: what a click must exceed to be one."""
+    around = samples[max(at - AROUND, 0) : at + AROUND]
+    return float(np.abs(np.diff(around, 2)).max(initial=0.0))
+
+
+def _stands_out(before: np.ndarray, after: np.ndarray, changed: np.ndarray) -> bool:
+    """Whether an under-run bends the waveform more than it is bent nearby anyway."""
+    at = int(changed[0])
+    around = slice(max(int(changed[0]) - 2, 0), int(changed[-1]) + 3)
+    return float(np.abs(np.diff(after[around], 2)).max()) > max(QUIETEST, _bend(before, at))
+
+
+def post_processed(waveform: np.ndarray, sample_rate: int, rng: np.random.Generator) -> np.ndarray:
+    """Reverb, equaliser and compressor, mild, each in half of what gets any (paper, section 3.1): (samples,) to the same."""
+    if rng.random() >= POST_SHARE:
+        return waveform
+    if rng.random() < 0.5:
+        waveform = _reverberated(waveform, sample_rate, rng)
+    if rng.random() < 0.5:
+        waveform = _equalised(waveform, sample_rate, rng)
+    if rng.random() < 0.5:
+        waveform = _compressed(waveform, sample_rate, rng)
+    return waveform / np.float32(max(1.0, float(np.abs(waveform).max(initial=0.0))))
+
+
+def _reverberated(waveform: np.ndarray, sample_rate: int, rng: np.random.Generator) -> np.ndarray:
+    decay_s = rng.uniform(0.1, 0.6)  # until it has fallen by 60 dB
+    time_s = np.arange(round(decay_s * sample_rate)) / sample_rate
+    response = rng.standard_normal(len(time_s)) * 10.0 ** (-3.0 * time_s / decay_s)
+    response /= np.sqrt(np.square(response).sum())
+    wet = signal.oaconvolve(waveform, response)[: len(waveform)]
+    share = rng.uniform(0.05, 0.2)
+    return ((1 - share) * waveform + share * wet).astype(np.float32)
+
+
+def _equalised(waveform: np.ndarray, sample_rate: int, rng: np.random.Generator) -> np.ndarray:
+    for low_hz, high_hz, is_high in ((80, 300, False), (3_000, 10_000, True)):
+        sections = shelf(np.exp(rng.uniform(np.log(low_hz), np.log(high_hz))), rng.uniform(-4, 4), is_high, sample_rate)
+        waveform = signal.sosfilt(sections, waveform)
+    return waveform.astype(np.float32)
+
+
+def shelf(corner_hz: float, gain_db: float, is_high: bool, sample_rate: int) -> np.ndarray:
+    """Second-order shelf (1, 6) of slope 1, after the Audio EQ Cookbook (Bristow-Johnson).
+
+    >>> _, response = signal.sosfreqz(shelf(1000.0, 6.0, False, 48_000), [1e-3, 20_000], fs=48_000)
+    >>> np.round(20 * np.log10(np.abs(response)), 1).tolist()
+    [6.0, 0.0]
+    """
+    a, w = 10.0 ** (gain_db / 40), 2 * np.pi * corner_hz / sample_rate
+    alpha, cosine, s = np.sin(w) / np.sqrt(2), np.cos(w), -1.0 if is_high else 1.0
+    root = 2 * np.sqrt(a) * alpha
+    b = [a * (a + 1 - s * (a - 1) * cosine + root), s * 2 * a * (a - 1 - s * (a + 1) * cosine)]
+    b += [a * (a + 1 - s * (a - 1) * cosine - root)]
+    d = [a + 1 + s * (a - 1) * cosine + root, -s * 2 * (a - 1 + s * (a + 1) * cosine)]
+    d += [a + 1 + s * (a - 1) * cosine - root]
+    return np.array([[*b, *d]]) / d[0]
+
+
+def _compressed(waveform: np.ndarray, sample_rate: int, rng: np.random.Generator) -> np.ndarray:
+    """Above a threshold the level rises by a fraction only; the level is followed in 5 ms."""
+    threshold_db, ratio = rng.uniform(-24, -10), rng.uniform(1.5, 3.0)
+    smoothing = np.exp(-1.0 / (0.005 * sample_rate))
+    power = signal.lfilter([1 - smoothing], [1, -smoothing], np.square(waveform))
+    level_db = 10.0 * np.log10(np.maximum(power, 1e-10))
+    gain_db = -np.maximum(level_db - threshold_db, 0.0) * (1 - 1 / ratio)
+    return (waveform * 10.0 ** (gain_db / 20.0)).astype(np.float32)
