@@ -24,7 +24,7 @@ ATTEMPTS = 5
 def from_settings(models: Iterable["ShippedModel"], settings: ScanSettings) -> Points:
     """Operating point by (model, model_version, defect), for every defect that the models' contracts name."""
     return {
-        (model.name, model.version, label): settings.operating_point(label)
+        (model.name, model.version, label): settings.operating_point(label, model.name)
         for model in models
         for label in model.contract.labels
         if label not in model.contract.clean_labels

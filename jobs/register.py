@@ -15,6 +15,7 @@ from pathlib import Path
 from jobs import registry
 from jobs.launch import SHIPPED_MODEL, AuscultError, log, run
 from models import checkpoint
+from models.hooknet import HookNetConfig
 from udfs.contract import ModelContract
 
 CHAMPION = "champion"
@@ -34,6 +35,16 @@ def contract_of(weights: Path) -> ModelContract:
         raise AuscultError(f"weights {weights}: there is no such file") from error
     except Exception as error:  # safetensors has no public error class of its own
         raise AuscultError(f"weights {weights}: {error}") from error
+    if isinstance(config, HookNetConfig):
+        margin_s = config.margin / config.sample_rate_hz
+        return ModelContract(
+            sample_rate_hz=config.sample_rate_hz,
+            segment_s=config.segment_s,
+            hop_s=config.segment_s - 2 * margin_s,
+            labels=config.labels,
+            frames=config.frames,
+            margin_s=margin_s,
+        )
     return ModelContract(
         sample_rate_hz=config.sample_rate_hz,
         segment_s=config.segment_s,
@@ -64,9 +75,10 @@ def register(weights: Path, name: str, run_id: str | None = None) -> str:
         if version.tags.get("weights_sha256") == digest:
             log.info("%s/%s already has these weights", name, version.version)
             return str(version.version)
+    frames = (contract.frames,) if contract.frames > 1 else ()
     signature = ModelSignature(
         inputs=Schema([TensorSpec(np.dtype("float32"), (-1, contract.segment_samples))]),
-        outputs=Schema([TensorSpec(np.dtype("float32"), (-1, len(contract.labels)))]),
+        outputs=Schema([TensorSpec(np.dtype("float32"), (-1, *frames, len(contract.labels)))]),
     )
     started = mlflow.start_run(run_id=run_id, experiment_id=None if run_id else experiment, run_name=f"register {name}")
     with started, warnings.catch_warnings():

@@ -81,6 +81,7 @@ DEFAULT_POINTS = {
     "default": OperatingPoint(),
     "hum": OperatingPoint(ignored_channels=("LFE",)),
     "click": OperatingPoint(min_detected_s=10.0),
+    "clicks/click": OperatingPoint(min_detected_s=0.25, window_s=10.0),
 }
 
 
@@ -104,9 +105,10 @@ class ScanSettings:
     ignored_suffixes: tuple[str, ...] = SIDECARS
     operating_points: dict[str, OperatingPoint] = field(default_factory=lambda: dict(DEFAULT_POINTS))
 
-    def operating_point(self, defect: str) -> OperatingPoint:
-        """The operating point of a defect, or the default one."""
-        return self.operating_points.get(defect, self.operating_points["default"])
+    def operating_point(self, defect: str, model: str = "") -> OperatingPoint:
+        """The operating point of a model's defect: its own (`MODEL/DEFECT`), the defect's, or the default one."""
+        keys = (f"{model}/{defect}", defect, "default")
+        return next(self.operating_points[key] for key in keys if key in self.operating_points)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as they are kept in the table `scans`."""

@@ -154,7 +154,7 @@ def test_a_decoder_that_dies_or_hangs_costs_its_title_alone(tmp_path, monkeypatc
             loud = np.abs(waveforms).max(axis=1)
             return np.stack([1 - loud, loud], axis=1)
 
-    monkeypatch.setitem(predict._predictors, ("dying", "cpu"), Level())
+    monkeypatch.setitem(predict._predictors, ("dying", "cpu", "torch"), Level())
     monkeypatch.setattr(predict, "_decoder", None)
     model = predict.ShippedModel("level", "1", "dying", "", toy_models.LEVEL)
     options = predict.ScanOptions(decode_timeout_s=5.0)

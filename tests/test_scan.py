@@ -361,7 +361,7 @@ def test_equal_channels_and_silence_are_scored_once(tmp_path, monkeypatch, batch
             loud = np.abs(waveforms).mean(axis=1, dtype=np.float64)
             return np.stack([1 - loud, loud], axis=1)
 
-    monkeypatch.setitem(predict._predictors, ("counting", "cpu"), Counting())
+    monkeypatch.setitem(predict._predictors, ("counting", "cpu", "torch"), Counting())
 
     def scored(**options):
         seen.clear()

@@ -1,8 +1,8 @@
 """What a registered model must say about itself to be scanned with, and how it is loaded.
 
 A model takes float32 waveforms (batch, samples) at full scale +-1 and returns probabilities
-(batch, labels) or (batch, frames, labels). Everything else it says in its MLflow metadata, under
-the key `auscult`; the scanner knows nothing more about it.
+(batch, labels), or (batch, frames, labels) where its contract says how many frames there are. Everything
+else it says in its MLflow metadata, under the key `auscult`; the scanner knows nothing more about it.
 """
 
 import hashlib
@@ -38,6 +38,11 @@ class ModelContract:
         labels: names of its outputs, in order.
         clean_labels: labels that are no defect (they get scores but no detections).
         channels: "each" to score every channel by itself, "downmix" to score their mean.
+        frames: outputs of one segment, each for an equal part of it. With 1 a segment has one score a label; a model that
+            returns several all the same has the largest of them taken.
+        margin_s: of models with frames, how much at either end of a segment is left to the segments before and after it,
+            seconds; a whole number of frames. They see that place with more around it.
+        event_score: of models with frames, the probability from which a frame is kept, as part of an event.
     """
 
     sample_rate_hz: int
@@ -46,6 +51,19 @@ class ModelContract:
     labels: tuple[str, ...]
     clean_labels: tuple[str, ...] = ()
     channels: str = "each"
+    frames: int = 1
+    margin_s: float = 0.0
+    event_score: float = 0.5
+
+    @property
+    def frame_s(self) -> float:
+        """Seconds of one frame."""
+        return self.segment_s / self.frames
+
+    @property
+    def margin_frames(self) -> int:
+        """Frames at either end of a segment that its neighbours answer for."""
+        return round(self.margin_s / self.frame_s)
 
     @property
     def segment_samples(self) -> int:
@@ -105,6 +123,19 @@ class ModelContract:
             raise ContractError(f"{model}: clean_labels {sorted(unknown)} are not among its labels {list(self.labels)}")
         if self.channels not in CHANNEL_HANDLING:
             raise ContractError(f"{model}: channels must be one of {CHANNEL_HANDLING}, found {self.channels!r}")
+        if isinstance(self.frames, bool) or not isinstance(self.frames, int) or self.frames < 1:
+            raise ContractError(f"{model}: frames must be a whole number from 1 on, found {self.frames!r}")
+        if not isinstance(self.margin_s, int | float) or not 0 <= self.margin_s < self.segment_s / 2:
+            raise ContractError(f"{model}: margin_s must lie from 0 to half a segment, found {self.margin_s!r}")
+        if abs(self.margin_s / self.frame_s - self.margin_frames) > 1e-3 or (self.frames == 1 and self.margin_s):
+            raise ContractError(f"{model}: margin_s must be a whole number of frames, found {self.margin_s!r}")
+        if self.margin_s and self.hop_samples > round((self.segment_s - 2 * self.margin_s) * self.sample_rate_hz):
+            raise ContractError(
+                f"{model}: with margins of {self.margin_s:g} s the hop must be {self.segment_s - 2 * self.margin_s:g} s at "
+                f"most, or moments between segments are heard by none; found {self.hop_s:g}"
+            )
+        if not isinstance(self.event_score, int | float) or not 0 < self.event_score <= 1:
+            raise ContractError(f"{model}: event_score must lie above 0 and up to 1, found {self.event_score!r}")
 
 
 _most_segments: dict[str, int] = {}  # by model: what a call may have, where more was too much
@@ -193,10 +224,9 @@ def front_end_s(predictor: Predictor) -> float:
 
 
 def predict(predictor: Predictor, waveforms: np.ndarray, contract: ModelContract, model: str) -> np.ndarray:
-    """Probabilities float32 (batch, labels) of waveforms (batch, samples).
+    """Probabilities float32 of waveforms (batch, samples): (batch, labels), or (batch, frames, labels) with frames.
 
-    Models with several frames a segment give the largest score of each label over the frames. A batch for which the
-    device has no memory is halved, again and again; this process then keeps to what went through.
+    A batch for which the device has no memory is halved, again and again; this process then keeps to what went through.
 
     Raises:
         ContractError: the output does not have the shape or the values that the contract promises.
@@ -217,14 +247,17 @@ def predict(predictor: Predictor, waveforms: np.ndarray, contract: ModelContract
         _free_device_memory()
         return predict(predictor, waveforms, contract, model)
     scores = np.asarray(answer, dtype=np.float32)
-    fits = scores.ndim in (2, 3) and scores.shape[0] == waveforms.shape[0] and scores.shape[-1] == len(contract.labels)
+    batch, labels = waveforms.shape[0], len(contract.labels)
+    if contract.frames > 1:
+        expected, fits = f"({batch}, {contract.frames}, {labels})", scores.shape == (batch, contract.frames, labels)
+    else:
+        expected = f"({batch}, {labels}) or ({batch}, frames, {labels})"
+        fits = scores.ndim in (2, 3) and scores.shape[0] == batch and scores.shape[-1] == labels
     if not fits:
         raise ContractError(
-            f"{model}: expected output ({waveforms.shape[0]}, {len(contract.labels)}) or "
-            f"({waveforms.shape[0]}, frames, {len(contract.labels)}) for its labels {list(contract.labels)}, "
-            f"found shape {scores.shape}"
+            f"{model}: expected output {expected} for its labels {list(contract.labels)}, found shape {scores.shape}"
         )
-    if scores.ndim == 3:
+    if scores.ndim == 3 and contract.frames == 1:
         scores = scores.max(axis=1)
     if not np.isfinite(scores).all() or scores.min(initial=0.0) < -1e-4 or scores.max(initial=0.0) > 1.0001:
         raise ContractError(

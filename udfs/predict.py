@@ -93,7 +93,9 @@ class _Batch:
     model: int
     waveforms: np.ndarray  # (batch, samples); those from `filled` on are unused
     filled: int = 0
-    rows: list[tuple[Any, ...]] = field(default_factory=list)  # title, hash, track, channel, name, start_s, end_s
+    rows: list[tuple[Any, ...]] = field(
+        default_factory=list
+    )  # title, hash, track, channel, name, number of the segment
     places: list[int] = field(default_factory=list)  # for each row: its place in `waveforms`, or SILENCE
 
 
@@ -144,7 +146,7 @@ def score_spans(
         ContractError: a model's output does not fit its contract (the model is wrong, not the media).
     """
     predictors = [_predictor(model, device, folder_of, options) for model in models]
-    silences: dict[int, list[float]] = {}  # scores of digital silence by number of the model
+    silences: dict[int, np.ndarray] = {}  # scores of digital silence by number of the model
     ready: queue.Queue[_Batch | dict[str, Any] | BaseException | None] = queue.Queue(QUEUE_BATCHES)
     stopped = threading.Event()
     producer = threading.Thread(target=_produce, args=(spans, models, options, ready, stopped), daemon=True)
@@ -206,18 +208,18 @@ def _predictor(
 
 
 def _scored_rows(
-    batch: _Batch, model: ShippedModel, predictor: Predictor, silences: dict[int, list[float]], clock: StageClock
+    batch: _Batch, model: ShippedModel, predictor: Predictor, silences: dict[int, np.ndarray], clock: StageClock
 ) -> list[dict[str, Any]]:
-    scores: dict[int, list[float]] = {}
+    scores: dict[int, np.ndarray] = {}
     before_s = front_end_s(predictor)
     with clock.stage("model"):
         if batch.filled:
             found = predict(predictor, batch.waveforms[: batch.filled], model.contract, model.key)
-            scores.update(enumerate(found.tolist()))
+            scores.update(enumerate(found))
         if SILENCE in batch.places:
             if batch.model not in silences:
                 silence = np.zeros((1, model.contract.segment_samples), dtype=np.float32)
-                [silences[batch.model]] = predict(predictor, silence, model.contract, model.key).tolist()
+                [silences[batch.model]] = predict(predictor, silence, model.contract, model.key)
             scores[SILENCE] = silences[batch.model]
     if (heard_s := front_end_s(predictor) - before_s) > 0:
         clock.add({"front_end": heard_s, "model": -heard_s})
@@ -225,26 +227,56 @@ def _scored_rows(
         return _rows(batch, model, scores)
 
 
-def _rows(batch: _Batch, model: ShippedModel, scores: dict[int, list[float]]) -> list[dict[str, Any]]:
-    labels = model.contract.labels
-    return [
-        {
-            "title_id": title_id,
-            "content_hash": content_hash,
-            "track": track,
-            "channel": channel,
-            "channel_name": channel_name,
-            "model": model.name,
-            "model_version": model.version,
-            "start_s": start_s,
-            "end_s": end_s,
-            "scores": list(zip(labels, scores[place], strict=True)),
-            "is_report": False,
-        }
-        for (title_id, content_hash, track, channel, channel_name, start_s, end_s), place in zip(
-            batch.rows, batch.places, strict=True
+def _rows(batch: _Batch, model: ShippedModel, scores: dict[int, np.ndarray]) -> list[dict[str, Any]]:
+    contract, rows = model.contract, []
+    for (title_id, content_hash, track, channel, channel_name, segment), place in zip(
+        batch.rows, batch.places, strict=True
+    ):
+        # Sample numbers and not sums of seconds: times do not drift in long titles.
+        start_s = segment * contract.hop_samples / contract.sample_rate_hz
+        end_s = start_s + contract.segment_samples / contract.sample_rate_hz
+        said, events = scores[place], None
+        if contract.frames > 1:
+            first = contract.margin_frames if segment else 0  # nothing lies before the first segment
+            kept = said[first : contract.frames - contract.margin_frames]
+            start_s, end_s = start_s + first * contract.frame_s, start_s + (first + len(kept)) * contract.frame_s
+            said, events = kept.max(axis=0), _events(kept, contract, start_s)
+        rows.append(
+            {
+                "title_id": title_id,
+                "content_hash": content_hash,
+                "track": track,
+                "channel": channel,
+                "channel_name": channel_name,
+                "model": model.name,
+                "model_version": model.version,
+                "start_s": start_s,
+                "end_s": end_s,
+                "scores": list(zip(contract.labels, said.tolist(), strict=True)),
+                "events": events,
+                "is_report": False,
+            }
         )
-    ]
+    return rows
+
+
+def _events(kept: np.ndarray, contract: ModelContract, start_s: float) -> list[dict[str, Any]]:
+    """Runs of frames from the contract's `event_score` on, of scores (frames, labels) that begin at `start_s`."""
+    events = []
+    for label, column in zip(contract.labels, kept.T, strict=True):
+        if label in contract.clean_labels or column.max() < contract.event_score:
+            continue
+        borders = np.flatnonzero(np.diff(np.concatenate([[False], column >= contract.event_score, [False]])))
+        for first, stop in borders.reshape(-1, 2).tolist():
+            events.append(
+                {
+                    "label": label,
+                    "start_s": start_s + first * contract.frame_s,
+                    "end_s": start_s + stop * contract.frame_s,
+                    "scores": column[first:stop].tolist(),
+                }
+            )
+    return events
 
 
 class _Stopped(Exception):
@@ -364,8 +396,6 @@ def _cut(
             channels = [(DOWNMIX_CHANNEL, DOWNMIX_NAME, samples.mean(axis=0))]
         else:
             channels = [(channel, name, samples[channel]) for channel, name in enumerate(names)]
-        begin_s = segment * contract.hop_samples / contract.sample_rate_hz
-        end_s = begin_s + contract.segment_samples / contract.sample_rate_hz
         placed: list[tuple[np.ndarray, int]] = []  # this segment's channels that are in the open batch
         for channel, name, waveform in channels:
             place = _place_of_equal(waveform, placed, options)
@@ -383,7 +413,7 @@ def _cut(
                 batch.filled += 1
                 placed.append((waveform, place))
             batch.places.append(place)
-            batch.rows.append((span["title_id"], span["content_hash"], span["track"], channel, name, begin_s, end_s))
+            batch.rows.append((span["title_id"], span["content_hash"], span["track"], channel, name, segment))
         batch = open_batches[number]
         if batch.filled == options.batch_segments or len(batch.rows) >= ROWS_PER_BATCH:
             put(open_batches.pop(number))

@@ -74,6 +74,21 @@ SEGMENTS = StructType(
             MapType(StringType(), FloatType()),
             "Probability 0..1 by label; of models with several frames a segment, the largest over its frames",
         ),
+        _column(
+            "events",
+            ArrayType(
+                StructType(
+                    [
+                        _column("label", StringType(), "What was found"),
+                        _START_S,
+                        _END_S,
+                        _column("scores", ArrayType(FloatType()), "Probability 0..1 of each of its frames, in order"),
+                    ]
+                )
+            ),
+            "Of models with several frames a segment: frames from the model's event_score on, neighbours in one event; all "
+            "others scored less. NULL of models with one score a segment",
+        ),
         _SCAN_ID,
     ]
 )
