@@ -1,0 +1,117 @@
+import numpy as np
+import pytest
+import torch
+from scipy import signal
+from signals import music_like
+
+from models.clicks import FRAME, ClickSource, post_processed, shelf
+from models.tasks import best_f1
+from models.training import Phase, settings_from, train
+
+RATE, SAMPLES = 44_100, 16_384
+SEGMENT_S = SAMPLES / RATE
+
+
+@pytest.fixture(scope="module")
+def recordings(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("recordings")
+    for number in range(3):
+        sound = 0.5 * music_like(3.0, RATE, np.random.default_rng(number))
+        np.save(folder / f"{number}.npy", (sound * 32767).astype(np.int16))
+    return sorted(folder.iterdir())
+
+
+@pytest.mark.parametrize("is_varied", [True, False])
+def test_pairs_differ_by_clicks_alone(recordings, is_varied):
+    source = ClickSource(recordings, RATE, is_varied=is_varied)
+    seen = 0
+    for number in range(40):
+        (clean, none), (clicked, target) = source.draw(SEGMENT_S, np.random.default_rng(number))
+        assert clean.shape == clicked.shape == (SAMPLES,)
+        assert none.shape == target.shape == (SAMPLES // FRAME,)
+        assert not none.any()
+        assert target.any()
+        assert np.isfinite(clicked).all()
+        assert np.abs(clicked).max() <= 1.0
+        on_grid = all(np.allclose(np.round(x * 32768), x * 32768, atol=1e-3) for x in (clean, clicked))
+        if on_grid and not is_varied:  # no codec has spread the click
+            seen += 1
+            frames = np.flatnonzero(clean != clicked) // FRAME
+            assert {frames[0], frames[-1]} - set(np.flatnonzero(target)) <= {
+                frames[0] + 1
+            }  # over a border, the first counts
+            assert target[frames[0]] == 1
+            assert set(np.flatnonzero(target)) <= set(range(frames[0], frames[-1] + 1))
+    assert is_varied or seen > 10
+
+
+def test_the_same_seed_draws_the_same_pair(recordings):
+    source = ClickSource(recordings, RATE)
+    first, again = (source.draw(SEGMENT_S, np.random.default_rng(7)) for _ in range(2))
+    for (a, b), (c, d) in zip(first, again, strict=True):
+        np.testing.assert_array_equal(a, c)
+        np.testing.assert_array_equal(b, d)
+
+
+@pytest.mark.parametrize("is_high", [True, False])
+def test_shelves_lift_one_side_and_leave_the_other(is_high):
+    _, response = signal.sosfreqz(shelf(1_000.0, -4.0, is_high, RATE), [20.0, 1_000.0, 20_000.0], fs=RATE)
+    low, middle, high = 20 * np.log10(np.abs(response))
+    assert (high if is_high else low) == pytest.approx(-4.0, abs=0.1)
+    assert (low if is_high else high) == pytest.approx(0.0, abs=0.1)
+    assert middle == pytest.approx(-2.0, abs=0.1)
+
+
+def test_post_processing_is_mild_and_keeps_length_and_silence():
+    sound = music_like(1.0, RATE, np.random.default_rng(0))[0] * 0.5
+    for seed in range(20):
+        processed = post_processed(sound, RATE, np.random.default_rng(seed))
+        assert processed.shape == sound.shape
+        assert processed.dtype == np.float32
+        assert np.sqrt(np.mean(processed**2)) / np.sqrt(np.mean(sound**2)) == pytest.approx(1.0, abs=0.6)
+        assert not post_processed(np.zeros(2_000, np.float32), RATE, np.random.default_rng(seed)).any()
+
+
+def test_best_f1_is_that_of_every_threshold_tried():
+    rng = np.random.default_rng(3)
+    scores = np.concatenate([rng.beta(5, 2, 300), rng.beta(1, 6, 4_000)])
+    truth = np.arange(len(scores)) < 300
+    bins = (scores * 1000).astype(int)
+    found = best_f1(np.bincount(bins[truth], minlength=1001), np.bincount(bins[~truth], minlength=1001))
+
+    def f1(threshold):
+        said = bins >= threshold
+        return 2 * (said & truth).sum() / (said.sum() + truth.sum())
+
+    assert found["f1"] == pytest.approx(max(f1(threshold) for threshold in range(1001)))
+    assert f1(round(found["threshold"] * 1000)) == pytest.approx(found["f1"])
+
+
+def test_a_click_detector_trains_and_is_judged_by_f1(recordings, tmp_path):
+    settings = settings_from(
+        {
+            "task": "clicks", "architecture": "hooknet", "network": {"growth": 2, "prior": 0.3}, "sample_rate_hz": RATE,
+            "batch_segments": 8, "validation_segments": 8, "validate_every_steps": 3, "loader_workers": 1,
+        }
+    )  # fmt: skip
+    settings = settings.__class__(**{**vars(settings), "phases": (Phase(SEGMENT_S, 6),)})
+    losses = []
+    _, result = train(
+        settings.source(recordings, is_varied=True),
+        settings.source(recordings, is_varied=False),
+        settings,
+        tmp_path,
+        lambda step, metrics: losses.append((metrics["loss"], metrics["validation_f1"])),
+        torch.device("cpu"),
+    )
+    assert len(losses) == 2
+    assert losses[1][0] < losses[0][0]
+    assert 0 <= result["f1"] <= 1
+    assert {"precision", "recall", "threshold"} <= result.keys()
+
+
+def test_a_network_that_cannot_learn_the_task_is_refused():
+    with pytest.raises(ValueError, match=r"architecture: expected one of \['hooknet'\], found 'cnn6'"):
+        settings_from({"task": "clicks", "architecture": "cnn6"})
+    with pytest.raises(ValueError, match=r"task: expected one of \['artifacts', 'clicks'\], found 'clocks'"):
+        settings_from({"task": "clocks"})
