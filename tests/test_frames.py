@@ -57,7 +57,7 @@ def test_kept_parts_tile_the_title(rows_of):
     assert rows[0]["start_s"] == 0
     for before, after in itertools.pairwise(rows):
         assert before["end_s"] == pytest.approx(after["start_s"], abs=1e-9)
-    assert rows[-1]["end_s"] > 3 - SEGMENT / RATE  # what is shorter than a segment is not scored
+    assert rows[-1]["end_s"] == pytest.approx(3, abs=FRAME / RATE)
     assert all(row["events"] == [] for row in rows)
 
 
@@ -77,6 +77,18 @@ def test_one_event_per_click_wherever_segments_meet(rows_of):
     assert sum(dict(row["scores"])["click"] > 0.5 for row in rows) == len(
         {max((at - MARGIN) // 12_288, 0) for at in positions}
     )
+
+
+@pytest.mark.parametrize(
+    "samples", [60, 5_000, 12_288, 14_000, 14_400, SEGMENT, SEGMENT + 100, 24_576 + 2_048, 2 * RATE]
+)
+def test_the_last_sample_counts(rows_of, samples):
+    waveform = np.zeros(samples)
+    waveform[-1] = 0.9
+    rows = rows_of(waveform)
+    assert rows[-1]["end_s"] == pytest.approx(-(-samples // FRAME) * FRAME / RATE)
+    [event] = [event for row in rows for event in row["events"]]
+    assert event["start_s"] <= (samples - 1) / RATE < event["end_s"]
 
 
 def test_sliding_one_click_over_a_border_never_loses_it(rows_of):

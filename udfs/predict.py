@@ -8,7 +8,7 @@ import math
 import os
 import queue
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -93,9 +93,7 @@ class _Batch:
     model: int
     waveforms: np.ndarray  # (batch, samples); those from `filled` on are unused
     filled: int = 0
-    rows: list[tuple[Any, ...]] = field(
-        default_factory=list
-    )  # title, hash, track, channel, name, number of the segment
+    rows: list[tuple[Any, ...]] = field(default_factory=list)  # title, hash, track, channel, name, segment, its samples
     places: list[int] = field(default_factory=list)  # for each row: its place in `waveforms`, or SILENCE
 
 
@@ -229,7 +227,7 @@ def _scored_rows(
 
 def _rows(batch: _Batch, model: ShippedModel, scores: dict[int, np.ndarray]) -> list[dict[str, Any]]:
     contract, rows = model.contract, []
-    for (title_id, content_hash, track, channel, channel_name, segment), place in zip(
+    for (title_id, content_hash, track, channel, channel_name, segment, samples), place in zip(
         batch.rows, batch.places, strict=True
     ):
         # Sample numbers and not sums of seconds: times do not drift in long titles.
@@ -237,8 +235,12 @@ def _rows(batch: _Batch, model: ShippedModel, scores: dict[int, np.ndarray]) -> 
         end_s = start_s + contract.segment_samples / contract.sample_rate_hz
         said, events = scores[place], None
         if contract.frames > 1:
-            first = contract.margin_frames if segment else 0  # nothing lies before the first segment
-            kept = said[first : contract.frames - contract.margin_frames]
+            # Nothing lies before the first segment nor behind the last, which the track ends in.
+            first = contract.margin_frames if segment else 0
+            stop = contract.frames - contract.margin_frames
+            if samples < contract.segment_samples:
+                stop = math.ceil(samples / contract.segment_samples * contract.frames)
+            kept = said[first:stop]
             start_s, end_s = start_s + first * contract.frame_s, start_s + (first + len(kept)) * contract.frame_s
             said, events = kept.max(axis=0), _events(kept, contract, start_s)
         rows.append(
@@ -365,6 +367,17 @@ def _produce_span(
     except MediaError as failure:
         error_code, error = failure.code, failure.message
     clock.add(report.stages_s)
+    for number in wanted:
+        if models[number].contract.frames > 1 and (rest := cutters[number].flush()) is not None:
+            _place(
+                span,
+                _padded(rest, models[number].contract),
+                number,
+                models[number].contract,
+                options,
+                open_batches,
+                put,
+            )
     if error_code is None:
         error_code, error = _damage(report)
     return {
@@ -380,6 +393,11 @@ def _produce_span(
     }
 
 
+_Segment = tuple[
+    int, np.ndarray, tuple[str, ...], int
+]  # number, samples (channels, length), channel names, real samples
+
+
 def _cut(
     span: dict[str, Any],
     block: Block,
@@ -391,7 +409,29 @@ def _cut(
     put: Callable[[Any], None],
     clock: StageClock,
 ) -> None:
-    for segment, samples, names in clock.each("cut", cutter.push(block)):
+    whole = contract.segment_samples
+    segments = ((segment, samples, names, whole) for segment, samples, names in clock.each("cut", cutter.push(block)))
+    _place(span, segments, number, contract, options, open_batches, put)
+
+
+def _padded(rest: tuple[int, np.ndarray, tuple[str, ...]], contract: ModelContract) -> Iterator[_Segment]:
+    """The end of a track with silence behind it, unless the segment before has kept all of it."""
+    segment, samples, names = rest
+    length = samples.shape[1]
+    if segment == 0 or length > contract.margin_s * contract.sample_rate_hz:
+        yield segment, np.pad(samples, ((0, 0), (0, contract.segment_samples - length))), names, length
+
+
+def _place(
+    span: dict[str, Any],
+    segments: Iterable[_Segment],
+    number: int,
+    contract: ModelContract,
+    options: ScanOptions,
+    open_batches: dict[int, _Batch],
+    put: Callable[[Any], None],
+) -> None:
+    for segment, samples, names, length in segments:
         if contract.channels == "downmix":
             channels = [(DOWNMIX_CHANNEL, DOWNMIX_NAME, samples.mean(axis=0))]
         else:
@@ -413,7 +453,7 @@ def _cut(
                 batch.filled += 1
                 placed.append((waveform, place))
             batch.places.append(place)
-            batch.rows.append((span["title_id"], span["content_hash"], span["track"], channel, name, segment))
+            batch.rows.append((span["title_id"], span["content_hash"], span["track"], channel, name, segment, length))
         batch = open_batches[number]
         if batch.filled == options.batch_segments or len(batch.rows) >= ROWS_PER_BATCH:
             put(open_batches.pop(number))

@@ -14,7 +14,7 @@ class SegmentCutter:
     """Collects the blocks of one span and cuts the segments that begin inside it.
 
     Segment k of a title covers samples `[k * hop, k * hop + length)`, whatever the spans are. A
-    segment that is not wholly covered by decoded audio (a gap, the end of the track) is not cut.
+    segment that is not wholly covered by decoded audio (a gap, the end of the track) is not cut; `flush` gives the last.
 
     Args:
         length: samples of a segment.
@@ -63,6 +63,16 @@ class SegmentCutter:
             number += 1
         self._parts = [joined]
         self._drop_before(number * self.hop)
+
+    def flush(self) -> tuple[int, np.ndarray, tuple[str, ...]] | None:
+        """What is left at the end of a track: (number, samples (channels, fewer than length), channel names)."""
+        number = max(self.first, -(-self._start // self.hop))
+        left = self._start + self._held - number * self.hop
+        if not self._held or number >= self.stop or left <= 0:
+            return None
+        joined = np.concatenate(self._parts, axis=1)
+        self._parts, self._held = [], 0
+        return number, joined[:, joined.shape[1] - left :], self._names
 
     def _drop_before(self, position: int) -> None:
         """Forget samples that no further segment needs."""
