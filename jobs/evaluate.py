@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jobs import sql
+from jobs import event_evaluation, sql
+from jobs.event_evaluation import EventEvaluation
 from jobs.launch import DEFAULT_MODEL_URI, AuscultError, log, run, session
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
     from jobs.registry import ResolvedModel
     from jobs.storage import Storage
+    from models.metrics import Estimate
 
 SEED = 0  # of the bootstrap: the same table gives the same intervals
 FACETS = ("format", "kind", "severity")
@@ -51,6 +53,22 @@ class Evaluation:
     classes: tuple[str, ...]
     counts: "pd.DataFrame"
     scores: "pd.DataFrame"
+    figure = "balanced accuracy"
+
+    def figures(self) -> list[dict[str, Any]]:
+        """Balanced accuracy, recalls and precisions over all segments and by facet, as rows of `evaluations`."""
+        return _figures(self)
+
+    def draw_pictures(self, rows: list[dict[str, Any]], folder: Path) -> list[Path]:
+        """Confusion matrix, precision against recall, and recall against severity, as PNG files."""
+        return _draw_pictures(self, rows, folder)
+
+    def difference_from(self, other: "Evaluation", rng: np.random.Generator) -> "Estimate":
+        """Balanced accuracy minus another version's on the same titles, by a paired bootstrap."""
+        from models.metrics import paired_difference
+
+        titles = sorted({*self.titles, *other.titles})
+        return paired_difference(self.matrices(titles), other.matrices(titles), rng)
 
     def matrices(self, titles: list[str] | None = None, where: dict[str, str] | None = None) -> np.ndarray:
         """Confusion matrices (titles, classes, classes) of the segments that fit, rows true, columns said.
@@ -82,7 +100,9 @@ class Evaluation:
         return sorted(self.counts["clean_title_id"].unique())
 
 
-def evaluate(catalogue: str, warehouse: str, uris: list[str], settings: Path | None = None) -> list[Evaluation]:
+def evaluate(
+    catalogue: str, warehouse: str, uris: list[str], settings: Path | None = None
+) -> list[Evaluation | EventEvaluation]:
     """Scan a labelled catalogue with model versions, as far as that was not done, and count what they said.
 
     Raises:
@@ -108,7 +128,10 @@ def evaluate(catalogue: str, warehouse: str, uris: list[str], settings: Path | N
     if status != 0:
         raise AuscultError(f"the scan of {catalogue} ended with status {status}; nothing was evaluated")
     storage = Storage(spark, warehouse)
-    return [_count(spark, labelled, storage, model) for model in models]
+    return [
+        (event_evaluation.count if model.shipped.contract.frames > 1 else _count)(spark, labelled, storage, model)
+        for model in models
+    ]
 
 
 def located(catalogue: str, warehouse: str | None = None) -> tuple[str, str]:
@@ -173,8 +196,7 @@ def average_precision(precision: np.ndarray, recall: np.ndarray) -> float:
     return float(np.sum(np.diff(recall, prepend=0.0) * precision))
 
 
-def figures(evaluation: Evaluation) -> list[dict[str, Any]]:
-    """Balanced accuracy, recalls and precisions over all segments and by facet, as rows of `evaluations`."""
+def _figures(evaluation: Evaluation) -> list[dict[str, Any]]:
     rows = _figures_of(evaluation, "all", "all")
     for label in evaluation.classes[1:]:
         precision, recall, _score = precision_recall(evaluation, label)
@@ -232,8 +254,7 @@ def _figures_of(evaluation: Evaluation, facet: str, value: str) -> list[dict[str
     return rows
 
 
-def draw_pictures(evaluation: Evaluation, rows: list[dict[str, Any]], folder: Path) -> list[Path]:
-    """Confusion matrix, precision against recall, and recall against severity, as PNG files."""
+def _draw_pictures(evaluation: Evaluation, rows: list[dict[str, Any]], folder: Path) -> list[Path]:
     import matplotlib
 
     matplotlib.use("Agg")
@@ -303,7 +324,9 @@ def table(evaluations: list[Evaluation], rows: dict[str, list[dict[str, Any]]]) 
     return "\n".join(lines)
 
 
-def keep(evaluations: list[Evaluation], catalogue: str, warehouse: str) -> dict[str, list[dict[str, Any]]]:
+def keep(
+    evaluations: list[Evaluation | EventEvaluation], catalogue: str, warehouse: str
+) -> dict[str, list[dict[str, Any]]]:
     """Write figures to the table `evaluations` and to the MLflow runs of the versions; returns them by version."""
     from mlflow.exceptions import MlflowException
 
@@ -317,7 +340,7 @@ def keep(evaluations: list[Evaluation], catalogue: str, warehouse: str) -> dict[
     client = registry.client()
     by_version = {}
     for evaluation in evaluations:
-        rows = figures(evaluation)
+        rows = evaluation.figures()
         by_version[evaluation.key] = rows
         common = {
             "evaluation_id": uuid.uuid4().hex[:12],
@@ -337,7 +360,7 @@ def keep(evaluations: list[Evaluation], catalogue: str, warehouse: str) -> dict[
                     name = f"evaluation.{row['metric']}" + (f".{row['label']}" if row["label"] else "")
                     client.log_metric(run_id, name, row["value"])
             with tempfile.TemporaryDirectory() as folder:
-                for picture in draw_pictures(evaluation, rows, Path(folder)):
+                for picture in evaluation.draw_pictures(rows, Path(folder)):
                     client.log_artifact(run_id, str(picture), "evaluation")
         except MlflowException as error:
             log.warning("run %s: figures and pictures not kept there: %s", run_id, str(error).splitlines()[0])
@@ -362,7 +385,10 @@ def main(argv: list[str]) -> int:
     catalogue, warehouse = located(options.catalogue, options.warehouse)
     evaluations = evaluate(catalogue, warehouse, options.model or [DEFAULT_MODEL_URI], options.settings)
     rows = keep(evaluations, catalogue, warehouse)
-    print(table(evaluations, rows))
+    by_class = [evaluation for evaluation in evaluations if isinstance(evaluation, Evaluation)]
+    by_event = [evaluation for evaluation in evaluations if isinstance(evaluation, EventEvaluation)]
+    parts = [table(by_class, rows)] * bool(by_class) + [event_evaluation.table(by_event, rows)] * bool(by_event)
+    print("\n\n".join(parts))
     print(f"\nby format, kind and severity: the table {warehouse}/evaluations; pictures: the versions' MLflow runs")
     return 0
 

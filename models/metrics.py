@@ -31,7 +31,7 @@ def recalls(matrix: np.ndarray) -> np.ndarray:
     >>> recalls(np.array([[1, 1], [0, 1]])).tolist()
     [0.5, 1.0]
     """
-    return _ratio(np.diagonal(matrix, axis1=-2, axis2=-1), matrix.sum(axis=-1))
+    return ratio(np.diagonal(matrix, axis1=-2, axis2=-1), matrix.sum(axis=-1))
 
 
 def precisions(matrix: np.ndarray) -> np.ndarray:
@@ -40,7 +40,7 @@ def precisions(matrix: np.ndarray) -> np.ndarray:
     >>> precisions(np.array([[1, 1], [0, 1]])).tolist()
     [1.0, 0.5]
     """
-    return _ratio(np.diagonal(matrix, axis1=-2, axis2=-1), matrix.sum(axis=-2))
+    return ratio(np.diagonal(matrix, axis1=-2, axis2=-1), matrix.sum(axis=-2))
 
 
 def balanced_accuracy(matrix: np.ndarray) -> float:
@@ -52,7 +52,8 @@ def balanced_accuracy(matrix: np.ndarray) -> float:
     return float(mean_recall(matrix))
 
 
-def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+def ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    """Element by element; NaN where the whole is nothing."""
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.where(whole > 0, part / whole, np.nan)
 
@@ -85,7 +86,7 @@ def mean_recall(matrices: np.ndarray) -> np.ndarray:
     """Balanced accuracy (...,) of confusion matrices (..., classes, classes)."""
     found = recalls(matrices)
     present = (~np.isnan(found)).sum(axis=-1)
-    return _ratio(np.nansum(found, axis=-1), present)
+    return ratio(np.nansum(found, axis=-1), present)
 
 
 def paired_difference(new: np.ndarray, old: np.ndarray, rng: np.random.Generator) -> Estimate:

@@ -1,11 +1,13 @@
 """The figures of an evaluation against scikit-learn's, on rows as the scan and the simulation write them."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn import metrics as reference
 
-from jobs import evaluate
+from jobs import evaluate, event_evaluation
 from jobs.evaluate import Evaluation
+from jobs.event_evaluation import EventEvaluation
 
 CLASSES = ("no_defect", "hum", "click")
 
@@ -65,7 +67,7 @@ def evaluation(spark, catalogue):
 def test_counts_and_rates_are_those_of_scikit_learn(evaluation, truth):
     matrix = evaluation.matrices().sum(axis=0)
     np.testing.assert_array_equal(matrix, reference.confusion_matrix(truth["truth"], truth["said"], labels=CLASSES))
-    rows = {(row["facet_value"], row["label"], row["metric"]): row for row in evaluate.figures(evaluation)}
+    rows = {(row["facet_value"], row["label"], row["metric"]): row for row in evaluation.figures()}
     assert rows["all", None, "balanced_accuracy"]["value"] == pytest.approx(
         reference.balanced_accuracy_score(truth["truth"], truth["said"])
     )
@@ -91,6 +93,82 @@ def test_precision_and_recall_by_score_are_those_of_scikit_learn(evaluation, tru
 
 
 def test_pictures_are_drawn(evaluation, tmp_path):
-    made = evaluate.draw_pictures(evaluation, evaluate.figures(evaluation), tmp_path)
+    made = evaluation.draw_pictures(evaluation.figures(), tmp_path)
     assert [path.name for path in made] == ["confusion.png", "precision_recall.png", "recall_by_severity.png"]
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in made)
+
+
+@pytest.fixture(scope="module")
+def events(spark):
+    """Three files of two clean titles: what was planted and what was found, a few of each kind by hand."""
+    from jobs import sql
+
+    def event(start_s, *scores):
+        return {"label": "click", "start_s": start_s, "end_s": start_s + 0.003 * len(scores), "scores": list(scores)}
+
+    titles = [("a", "one", "flac", "music"), ("b", "one", "mp3", "music"), ("c", "two", "flac", "speech")]
+    labels = [
+        ("a", "click", "click_offset", [0], [{"start_s": t, "end_s": t + 1e-5} for t in (1.0, 2.0, 3.0)], 0.5),
+        ("b", "click", "underrun", [0, 1], [{"start_s": 1.0, "end_s": 1.02}], 0.1),
+        ("c", "hum", "hum", [0], [{"start_s": 0.0, "end_s": 9.0}], 3.0),  # nothing that this model is for
+    ]
+    segments = [
+        ("a", 0, 0, 0.0, 10.0, [event(0.999, 0.6, 0.95), event(2.002, 0.7), event(5.0, 0.8)]),  # two met, one made up
+        ("a", 0, 1, 0.0, 10.0, [event(1.0, 0.55)]),  # on a channel where nothing is
+        ("b", 0, 0, 0.0, 10.0, [event(1.0, 0.9), event(1.018, 0.9)]),  # begin and end of one under-run
+        ("b", 0, 1, 0.0, 10.0, []),
+        ("c", 0, 0, 0.0, 20.0, [event(4.0, 0.99)]),
+    ]
+    found = spark.sql(
+        sql.text("event_matches"),
+        segments=spark.createDataFrame(
+            segments,
+            "title_id string, track int, channel int, start_s double, end_s double, "
+            "events array<struct<label: string, start_s: double, end_s: double, scores: array<float>>>",
+        ),
+        titles=spark.createDataFrame(titles, "title_id string, clean_title_id string, format string, kind string"),
+        labels=spark.createDataFrame(
+            labels,
+            "title_id string, defect string, simulator string, channels array<int>, "
+            "events array<struct<start_s: double, end_s: double>>, severity double",
+        ),
+        label="click",
+        tolerance_s=0.003,
+    ).toPandas()
+    hours = pd.DataFrame(
+        [("one", "flac", "music", 20 / 3600), ("one", "mp3", "music", 20 / 3600), ("two", "flac", "speech", 20 / 3600)],
+        columns=["clean_title_id", "format", "kind", "hours"],
+    )
+    return EventEvaluation("clicks", "1", "click", 0.003, found, hours)
+
+
+def test_events_are_matched_within_a_frame_on_their_channel(events):
+    whole = events.counts().sum(axis=0)
+    # Planted: three on a's one channel, one on each of b's two; the third of a and b's second channel are missed.
+    assert whole[:2].tolist() == [3, 2]
+    # Found: two of a and two of b meet; one of a, one on its other channel and one of c do not.
+    assert whole[2:4].tolist() == [4, 3]
+    assert events.counts(where={"kind": "speech"}).sum(axis=0)[:4].tolist() == [0, 0, 0, 1]
+    assert events.counts(where={"format": "mp3"}).sum(axis=0)[:4].tolist() == [1, 1, 2, 0]
+    assert events.counts(threshold=0.85).sum(axis=0)[:4].tolist() == [2, 3, 3, 1]
+
+
+def test_event_figures_are_worked_out_from_the_counts(events, tmp_path):
+    assert event_evaluation.recall(events.counts().sum(axis=0)) == pytest.approx(3 / 5)
+    assert event_evaluation.precision(events.counts().sum(axis=0)) == pytest.approx(4 / 7)
+    best = max(
+        (float(event_evaluation.f1(events.counts(threshold=step / 100).sum(axis=0))), step) for step in range(50, 100)
+    )[0]
+    rows = {(row["facet"], row["facet_value"], row["metric"]): row for row in events.figures()}
+    assert rows["all", "all", "f1"]["value"] == pytest.approx(best)
+    threshold = rows["all", "all", "threshold"]["value"]
+    whole = events.counts(threshold=threshold).sum(axis=0)
+    assert rows["all", "all", "false_events_per_hour"]["value"] == pytest.approx(whole[3] / (60 / 3600))
+    assert rows["severity", "click_offset 0.4..0.6", "recall"]["segments"] == 3
+    assert {name.name for name in events.draw_pictures(events.figures(), tmp_path)} == {
+        "precision_recall.png",
+        "recall_by_severity.png",
+    }
+    difference = events.difference_from(events, np.random.default_rng(0))
+    assert (difference.value, difference.low, difference.high) == (0, 0, 0)
+    assert "| clicks/1 | all | " in event_evaluation.table([events], {"clicks/1": events.figures()})

@@ -1,0 +1,260 @@
+"""What jobs/evaluate.py says of models with frames: events found, missed and made up."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from jobs import sql
+from models import metrics
+from models.metrics import Estimate
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from pyspark.sql import SparkSession
+
+    from jobs.registry import ResolvedModel
+    from jobs.storage import Storage
+
+SEED = 0
+FACETS = ("format", "kind", "severity")
+FOUND, MISSED, RIGHT, WRONG, HOURS = range(5)
+
+
+@dataclass
+class EventEvaluation:
+    """What one version of a model with frames found in a labelled catalogue.
+
+    Args:
+        name: registered model name.
+        version: its version.
+        label: what it finds.
+        tolerance_s: how far apart a planted and a found event may lie.
+        events: columns clean_title_id, format, kind, severity, is_planted, is_met, hundredths (of the score), events
+            (jobs/sql/event_matches.sql).
+        hours: columns clean_title_id, format, kind, hours: channel hours that were scored.
+    """
+
+    name: str
+    version: str
+    label: str
+    tolerance_s: float
+    events: "pd.DataFrame"
+    hours: "pd.DataFrame"
+    figure = "F1"
+
+    def figures(self) -> list[dict[str, Any]]:
+        """F1, precision, recall and false events per hour at the threshold with the largest F1, as `evaluations` has them."""
+        return _figures(self)
+
+    def draw_pictures(self, rows: list[dict[str, Any]], folder: Path) -> list[Path]:
+        """Precision against recall, and recall against severity, as PNG files."""
+        return _draw_pictures(self, rows, folder)
+
+    def difference_from(self, other: "EventEvaluation", rng: np.random.Generator) -> Estimate:
+        """F1 minus another version's on the same titles, each at its own best threshold, by a paired bootstrap."""
+        titles = sorted({*self.titles, *other.titles})
+        both = np.stack([each.counts(titles, threshold=each.threshold) for each in (self, other)], axis=1)
+        scores = f1(metrics.bootstrap(both, rng))  # (resamples, 2)
+        whole = f1(both.sum(axis=0))
+        return metrics.estimate(float(whole[0] - whole[1]), scores[:, 0] - scores[:, 1])
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """What it finds."""
+        return (self.label,)
+
+    @property
+    def key(self) -> str:
+        """Name and version, as `scored_with` has them."""
+        return f"{self.name}/{self.version}"
+
+    @property
+    def titles(self) -> list[str]:
+        """The clean titles, in order."""
+        return sorted(self.hours["clean_title_id"].unique())
+
+    @property
+    def threshold(self) -> float:
+        """The score, in hundredths from the model's `event_score` on, from which events give the largest F1."""
+        found = self.events[~self.events["is_planted"]]
+        steps = sorted(found["hundredths"].unique()) or [100]
+        scores = [f1(self.counts(threshold=step / 100).sum(axis=0)) for step in steps]
+        return float(steps[int(np.argmax(scores))]) / 100
+
+    def counts(
+        self, titles: list[str] | None = None, where: dict[str, str] | None = None, threshold: float = 0.0
+    ) -> np.ndarray:
+        """Counts (titles, 5): planted events that were found and missed; found ones that are right and wrong; hours.
+
+        Args:
+            titles: clean titles in order; None takes all.
+            where: values of columns; of a severity only planted events are counted.
+            threshold: score from which a found event counts.
+        """
+        events, hours = self.events, self.hours
+        for column, value in (where or {}).items():
+            events = events[events[column] == value]
+            hours = hours[hours[column] == value] if column in hours else hours
+        titles = self.titles if titles is None else titles
+        place = {title: number for number, title in enumerate(titles)}
+        counts = np.zeros((len(titles), 5))
+        for row in events.itertuples():
+            counts_as_found = row.is_met and row.hundredths >= round(threshold * 100)
+            if row.is_planted:
+                what = FOUND if counts_as_found else MISSED
+            elif row.hundredths >= round(threshold * 100):
+                what = RIGHT if row.is_met else WRONG
+            else:
+                continue
+            if row.clean_title_id in place:
+                counts[place[row.clean_title_id], what] += row.events
+        for row in hours.itertuples():
+            if row.clean_title_id in place:
+                counts[place[row.clean_title_id], HOURS] += row.hours
+        return counts
+
+
+def recall(counts: np.ndarray) -> np.ndarray:
+    """Share of planted events that were found, of counts (..., 5); NaN where none was planted."""
+    return metrics.ratio(counts[..., FOUND], counts[..., FOUND] + counts[..., MISSED])
+
+
+def precision(counts: np.ndarray) -> np.ndarray:
+    """Share of found events that were planted, of counts (..., 5); NaN where none was found."""
+    return metrics.ratio(counts[..., RIGHT], counts[..., RIGHT] + counts[..., WRONG])
+
+
+def f1(counts: np.ndarray) -> np.ndarray:
+    """Harmonic mean of precision and recall, of counts (..., 5); 0 where nothing was found.
+
+    >>> float(f1(np.array([8.0, 2.0, 8.0, 0.0, 1.0])).round(3))
+    0.889
+    """
+    share, said = recall(counts), np.nan_to_num(precision(counts))
+    return metrics.ratio(2 * share * said, share + said)
+
+
+def false_per_hour(counts: np.ndarray) -> np.ndarray:
+    """Found events that nobody planted, per channel hour, of counts (..., 5)."""
+    return metrics.ratio(counts[..., WRONG], counts[..., HOURS])
+
+
+METRICS = {"f1": f1, "precision": precision, "recall": recall, "false_events_per_hour": false_per_hour}
+
+
+def count(spark: "SparkSession", labelled: "Storage", storage: "Storage", model: "ResolvedModel") -> EventEvaluation:
+    """Match what was found with what was planted: no more than one frame apart."""
+    from pyspark.sql import functions as F
+
+    from jobs import tables
+
+    shipped = model.shipped
+    [label] = [label for label in shipped.contract.labels if label not in shipped.contract.clean_labels]
+    segments = tables.read(spark, storage, "segments").where(
+        (F.col("model") == shipped.name) & (F.col("model_version") == shipped.version)
+    )
+    titles = tables.read(spark, labelled, "titles")
+    events = spark.sql(
+        sql.text("event_matches"),
+        segments=segments,
+        titles=titles,
+        labels=tables.read(spark, labelled, "labels"),
+        label=label,
+        tolerance_s=shipped.contract.frame_s,
+    ).toPandas()
+    hours = (
+        segments.join(titles.select("title_id", "clean_title_id", "format", "kind"), "title_id")
+        .groupBy("clean_title_id", "format", "kind")
+        .agg((F.sum(F.col("end_s") - F.col("start_s")) / 3600).alias("hours"))
+        .toPandas()
+    )
+    return EventEvaluation(shipped.name, shipped.version, label, shipped.contract.frame_s, events, hours)
+
+
+def _figures(evaluation: EventEvaluation) -> list[dict[str, Any]]:
+    threshold = evaluation.threshold
+    rows: list[dict[str, Any]] = [
+        {"facet": "all", "facet_value": "all", "label": evaluation.label, "metric": "threshold", "value": threshold}
+    ]
+    parts = [("all", "all")] + [
+        (facet, value) for facet in FACETS for value in sorted(evaluation.events[facet].dropna().unique())
+    ]
+    for facet, value in parts:
+        counts = evaluation.counts(where={} if facet == "all" else {facet: value}, threshold=threshold)
+        whole, drawn = counts.sum(axis=0), metrics.bootstrap(counts, np.random.default_rng(SEED))
+        for metric, figure in METRICS.items():
+            if facet == "severity" and metric != "recall":
+                continue
+            with np.errstate(invalid="ignore"):
+                estimate: Estimate = metrics.estimate(float(figure(whole)), figure(drawn))
+            if not np.isnan(estimate.value):
+                rows.append(
+                    {
+                        "facet": facet,
+                        "facet_value": value,
+                        "label": evaluation.label,
+                        "metric": metric,
+                        "value": estimate.value,
+                        "low": estimate.low,
+                        "high": estimate.high,
+                        "segments": int(whole[FOUND] + whole[MISSED]),
+                    }
+                )
+    return rows
+
+
+def _draw_pictures(evaluation: EventEvaluation, rows: list[dict[str, Any]], folder: Path) -> list[Path]:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    steps = np.arange(0, 101) / 100
+    counts = np.stack([evaluation.counts(threshold=step).sum(axis=0) for step in steps])
+    made = [folder / "precision_recall.png"]
+    figure, axes = pyplot.subplots(figsize=(6, 5), layout="constrained")
+    axes.plot(recall(counts), precision(counts), marker=".", label=evaluation.label)
+    axes.set(xlabel="recall", ylabel="precision", title=f"{evaluation.key}, events", xlim=(0, 1.02), ylim=(0, 1.02))
+    axes.grid(alpha=0.3)
+    axes.legend(loc="lower left")
+    figure.savefig(made[0], dpi=120)
+    pyplot.close(figure)
+    severities = [row for row in rows if row["facet"] == "severity"]
+    if severities:
+        figure, axes = pyplot.subplots(figsize=(8, 4), layout="constrained")
+        values = np.array([row["value"] for row in severities])
+        spread = np.array([[row["value"] - row["low"], row["high"] - row["value"]] for row in severities]).T
+        axes.errorbar(range(len(values)), values, yerr=np.abs(spread), marker="o", capsize=3, linestyle="none")
+        axes.set_xticks(range(len(values)), [row["facet_value"] for row in severities], rotation=45, ha="right")
+        axes.set(ylabel="recall", ylim=(0, 1.02), title=evaluation.key)
+        axes.grid(alpha=0.3)
+        made.append(folder / "recall_by_severity.png")
+        figure.savefig(made[-1], dpi=120)
+        pyplot.close(figure)
+    return made
+
+
+def table(evaluations: list[EventEvaluation], rows: dict[str, list[dict[str, Any]]]) -> str:
+    """The figures over all titles as a Markdown table, a line a version and kind of content."""
+    lines = [
+        "| model | content | F1 | precision | recall | false events per hour | planted events | score from |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for evaluation in evaluations:
+        mine = rows[evaluation.key]
+        [threshold] = [row["value"] for row in mine if row["metric"] == "threshold"]
+        for facet, value in dict.fromkeys((row["facet"], row["facet_value"]) for row in mine):
+            if facet not in ("all", "kind"):
+                continue
+            found = {row["metric"]: row for row in mine if (row["facet"], row["facet_value"]) == (facet, value)}
+            cells = [
+                f"{found[name]['value']:.4f} ({found[name]['low']:.4f} to {found[name]['high']:.4f})"
+                if name in found
+                else ""
+                for name in METRICS
+            ]
+            planted = max(row.get("segments", 0) for row in found.values())
+            lines.append(f"| {evaluation.key} | {value} | {' | '.join(cells)} | {planted} | {threshold:.2f} |")
+    return "\n".join(lines)

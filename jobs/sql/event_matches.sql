@@ -1,0 +1,82 @@
+-- Events that a model with frames found beside those that were planted.
+--
+-- Reads:  {segments}   the table segments, one model version
+--         {titles}     files of a labelled catalogue (jobs/simulate.py)
+--         {labels}     intervals planted in them; {label}: what the model finds
+-- Grain:  one row per clean title x format x kind x severity x is_planted x hundredth of score, with a count of events
+-- Match:  on the same title, channel and label, no more than {tolerance_s} seconds apart
+
+WITH planted AS (  -- one row per stretch of changed samples and channel
+    SELECT
+        labels.title_id, labels.defect AS label, channel, event.start_s, event.end_s, labels.simulator, labels.severity
+    FROM {labels} AS labels
+    LATERAL VIEW EXPLODE(labels.events) AS event
+    LATERAL VIEW EXPLODE(labels.channels) AS channel
+    WHERE labels.defect = {label}
+),
+
+found AS (  -- one row per event and channel
+    SELECT
+        segments.title_id, event.label, segments.channel, event.start_s, event.end_s, ARRAY_MAX(event.scores) AS score
+    FROM {segments} AS segments
+    LATERAL VIEW EXPLODE(segments.events) AS event
+),
+
+met AS (  -- one row per planted stretch and found event that lie together
+    SELECT
+        planted.title_id, planted.label, planted.channel,
+        planted.start_s AS planted_s,
+        found.start_s AS found_s,
+        found.score
+    FROM planted
+    INNER JOIN found
+        ON planted.title_id = found.title_id
+        AND planted.label = found.label
+        AND (planted.channel = found.channel OR found.channel = -1)
+        AND planted.start_s < found.end_s + {tolerance_s}
+        AND planted.end_s > found.start_s - {tolerance_s}
+),
+
+of_planted AS (  -- score: the largest of what met it, -1 where nothing did
+    SELECT
+        planted.title_id, planted.simulator, planted.severity, TRUE AS is_planted, MAX(met.score) IS NOT NULL AS is_met,
+        COALESCE(MAX(met.score), -1.0) AS score
+    FROM planted
+    LEFT JOIN met
+        ON planted.title_id = met.title_id
+        AND planted.label = met.label
+        AND planted.channel = met.channel
+        AND planted.start_s = met.planted_s
+    GROUP BY
+        planted.title_id, planted.label, planted.channel, planted.start_s, planted.end_s, planted.simulator, planted.severity
+),
+
+of_found AS (
+    SELECT
+        found.title_id, NULL AS simulator, NULL AS severity, FALSE AS is_planted, MAX(met.score) IS NOT NULL AS is_met,
+        found.score
+    FROM found
+    LEFT JOIN met
+        ON found.title_id = met.title_id
+        AND found.label = met.label
+        AND (found.channel = met.channel OR found.channel = -1)
+        AND found.start_s = met.found_s
+    GROUP BY found.title_id, found.label, found.channel, found.start_s, found.score
+)
+
+SELECT
+    titles.clean_title_id,
+    titles.format,
+    titles.kind,
+    CASE
+        WHEN events.simulator IS NOT NULL
+            THEN FORMAT_STRING('%s %.1f..%.1f', events.simulator, FLOOR(events.severity * 5) / 5, FLOOR(events.severity * 5) / 5 + 0.2)
+    END AS severity,
+    events.is_planted,
+    events.is_met,
+    CAST(FLOOR(events.score * 100) AS INT) AS hundredths,
+    COUNT(*) AS events
+FROM (SELECT * FROM of_planted UNION ALL SELECT * FROM of_found) AS events
+INNER JOIN {titles} AS titles
+    ON events.title_id = titles.title_id
+GROUP BY ALL
