@@ -81,7 +81,7 @@ class EventEvaluation:
         found = self.events[~self.events["is_planted"]]
         steps = sorted(found["hundredths"].unique()) or [100]
         scores = [f1(self.counts(threshold=step / 100).sum(axis=0)) for step in steps]
-        return float(steps[int(np.argmax(scores))]) / 100
+        return float(steps[int(np.argmax(np.nan_to_num(scores)))]) / 100
 
     def counts(
         self, titles: list[str] | None = None, where: dict[str, str] | None = None, threshold: float = 0.0
@@ -127,13 +127,13 @@ def precision(counts: np.ndarray) -> np.ndarray:
 
 
 def f1(counts: np.ndarray) -> np.ndarray:
-    """Harmonic mean of precision and recall, of counts (..., 5); 0 where nothing was found.
+    """Harmonic mean of precision and recall, of counts (..., 5); 0 where nothing was found, NaN where none was planted.
 
-    >>> float(f1(np.array([8.0, 2.0, 8.0, 0.0, 1.0])).round(3))
-    0.889
+    >>> f1(np.array([[8.0, 2.0, 8.0, 0.0, 1.0], [0.0, 2.0, 0.0, 5.0, 1.0], [0.0, 0.0, 0.0, 5.0, 1.0]])).round(3).tolist()
+    [0.889, 0.0, nan]
     """
     share, said = recall(counts), np.nan_to_num(precision(counts))
-    return metrics.ratio(2 * share * said, share + said)
+    return np.where(share == 0, 0.0, metrics.ratio(2 * share * said, share + said))
 
 
 def false_per_hour(counts: np.ndarray) -> np.ndarray:
