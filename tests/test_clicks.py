@@ -1,9 +1,13 @@
+import doctest
+
 import numpy as np
 import pytest
 import torch
 from scipy import signal
 from signals import music_like
 
+from jobs import event_evaluation
+from models import clicks, tasks
 from models.clicks import FRAME, ClickSource, post_processed, shelf
 from models.tasks import best_f1
 from models.training import Phase, settings_from, train
@@ -115,3 +119,8 @@ def test_a_network_that_cannot_learn_the_task_is_refused():
         settings_from({"task": "clicks", "architecture": "cnn6"})
     with pytest.raises(ValueError, match=r"task: expected one of \['artifacts', 'clicks'\], found 'clocks'"):
         settings_from({"task": "clocks"})
+
+
+@pytest.mark.parametrize("module", [clicks, tasks, event_evaluation])
+def test_examples(module):
+    assert doctest.testmod(module).failed == 0
