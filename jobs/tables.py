@@ -115,9 +115,12 @@ def _add_columns(spark: SparkSession, storage: Storage, name: str, fields: list[
 
 
 def create(spark: SparkSession, location: str, schema: StructType) -> None:
-    """Create a table where there is none, without features that deltalake and DuckDB cannot read (deletion vectors)."""
+    """Create a table where there is none, without features that deltalake and DuckDB cannot read (deletion vectors).
+
+    Every chunk adds small files; Delta merges them by itself after a commit that leaves more than fifty.
+    """
     table = DeltaTable.createIfNotExists(spark).location(location).addColumns(schema)
-    table.property("delta.enableDeletionVectors", "false").execute()
+    table.property("delta.enableDeletionVectors", "false").property("delta.autoOptimize.autoCompact", "true").execute()
 
 
 def first_line(error: Exception) -> str:
