@@ -11,18 +11,24 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
 from models import checkpoint
 from models.defects import SIMULATORS
 from models.intervals import draw_intervals, plant
-from models.segments import SegmentSource, draw_batch
+from models.segments import draw_batch
 from models.serving import Classifier, has_bf16
+from models.tasks import TASKS, Task
 from tests.signals import music_like
 
 RATE_HZ = 48_000
 BATCH = 96
+NETWORKS = [  # architecture, task, configuration
+    ("cnn6", "artifacts", {}),
+    ("dscnn", "artifacts", {}),
+    ("hooknet", "clicks", {"growth": 6}),
+    ("hooknet", "clicks", {"growth": 24}),
+]
 
 
 def main() -> None:
@@ -44,22 +50,23 @@ def main() -> None:
                 lambda defect=defect, intervals=intervals, rng=rng: plant(waveform, RATE_HZ, defect, intervals, rng)
             )
             print(f"| {defect} | {waveform.shape[1] / RATE_HZ / cpu_s:.0f} |")
-        source = SegmentSource(recordings, RATE_HZ)
-        draw_s = _cpu_s(lambda: draw_batch(source, 4 * BATCH, 1.0, [0])) / 4
-        segments, labels = draw_batch(source, BATCH, 1.0, [1])
         print(
             "\n| network | parameters | GFLOP a segment | CPU ms a segment: draw | train on | score | scored per CPU s |"
         )
         print("|---|---|---|---|---|---|---|")
-        for architecture in checkpoint.ARCHITECTURES:
-            network = checkpoint.build(architecture)
+        for name, task, config in NETWORKS:
+            network = checkpoint.build(name, config)
+            source = TASKS[task].source(recordings, network.config.sample_rate_hz, 2, True)
+            segments, targets = draw_batch(source, BATCH, network.config.segment_s, [1])
+            draw_s = _cpu_s(lambda source=source, n=network: draw_batch(source, 4 * BATCH, n.config.segment_s, [0])) / 4
+            step_s = _cpu_s(_step(network, TASKS[task], segments, targets))
             draw_ms, step_ms, score_ms = (
-                seconds / BATCH * 1e3
-                for seconds in (draw_s, _cpu_s(_step(network, segments, labels)), _cpu_s(_score(network, segments)))
+                seconds / BATCH * 1e3 for seconds in (draw_s, step_s, _cpu_s(_score(network, segments)))
             )
             print(
-                f"| {architecture} | {checkpoint.parameter_count(network):,} | {_gflop(network, segments):.2f} | "
-                f"{draw_ms:.1f} | {step_ms:.1f} | {score_ms:.2f} | {1e3 / score_ms:.0f} |"
+                f"| {name}{''.join(f', {key} {value}' for key, value in config.items())} | {checkpoint.parameter_count(network):,} | "
+                f"{_gflop(network, segments):.2f} | {draw_ms:.1f} | {step_ms:.1f} | {score_ms:.2f} | {1e3 / score_ms:.0f} |",
+                flush=True,
             )
 
 
@@ -70,7 +77,7 @@ def _cpu_s(work: Callable[[], object]) -> float:
     return time.process_time() - begun
 
 
-def _step(network: checkpoint.Network, segments: torch.Tensor, labels: torch.Tensor) -> Callable[[], None]:
+def _step(network: checkpoint.Network, task: Task, segments: torch.Tensor, targets: torch.Tensor) -> Callable[[], None]:
     network.train().to(memory_format=torch.channels_last)
     optimiser = torch.optim.Adam(network.parameters(), 1e-4)
 
@@ -78,7 +85,7 @@ def _step(network: checkpoint.Network, segments: torch.Tensor, labels: torch.Ten
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=has_bf16(torch.device("cpu"))):
             found = network(segments)
         optimiser.zero_grad()
-        functional.nll_loss(found, labels).backward()
+        task.loss(found.float(), targets).backward()
         optimiser.step()
 
     return step
