@@ -1,5 +1,7 @@
 """What lossy codecs make of a waveform: encoded and decoded again in memory, with PyAV."""
 
+from typing import Any
+
 import av
 import numpy as np
 from av.codec.context import CodecContext
@@ -26,6 +28,16 @@ def recode(waveform: np.ndarray, sample_rate: int, codec: str, bit_rate: int) ->
     Raises:
         ValueError: Opus at another rate than 48 kHz, the only one that it decodes to.
     """
+    packets, decoder = encode(waveform, sample_rate, codec, bit_rate)
+    decoded = np.zeros(len(waveform), dtype=np.float32)
+    for packet in packets:
+        for frame in decoder.decode(packet):
+            place(frame, packet.duration, decoded)
+    return decoded
+
+
+def encode(waveform: np.ndarray, sample_rate: int, codec: str, bit_rate: int) -> tuple[list[av.Packet], Any]:
+    """One channel's packets, and a decoder for them; arguments and errors as of `recode`."""
     if codec == "opus" and sample_rate != 48_000:
         raise ValueError(f"opus: expected 48000 Hz, found {sample_rate}")
     encoder_name, decoder_name, sample_format = CODECS[codec]
@@ -45,22 +57,29 @@ def recode(waveform: np.ndarray, sample_rate: int, codec: str, bit_rate: int) ->
     size = encoder.frame_size  # type: ignore[attr-defined]
     # Two frames of silence more push out the last of the sound.
     padded = np.concatenate([waveform, np.zeros(-len(waveform) % size + 2 * size, dtype=np.float32)])
-    decoded = np.zeros(len(waveform), dtype=np.float32)
-
-    def keep(packets: list[av.Packet]) -> None:
-        for packet in packets:
-            for frame in decoder.decode(packet):  # type: ignore[attr-defined]
-                samples = frame.to_ndarray()[0]
-                if samples.dtype == np.int16:
-                    samples = samples.astype(np.float32) / 32768
-                first = frame.pts  # negative in what the encoder puts before the sound
-                begin, end = max(first, 0), min(first + len(samples), len(decoded))
-                if begin < end:
-                    decoded[begin:end] = samples[begin - first : end - first]
-
+    packets: list[av.Packet] = []
     for start in range(0, len(padded), size):
         frame = av.AudioFrame.from_ndarray(padded[None, start : start + size], format=sample_format, layout="mono")
         frame.sample_rate, frame.pts = sample_rate, start
-        keep(encoder.encode(frame))  # type: ignore[attr-defined]
-    keep(encoder.encode(None))  # type: ignore[attr-defined]
-    return decoded
+        packets += encoder.encode(frame)  # type: ignore[attr-defined]
+    packets += encoder.encode(None)  # type: ignore[attr-defined]
+    return packets, decoder
+
+
+def place(frame: av.AudioFrame, duration: int, decoded: np.ndarray) -> None:
+    """Write a decoded frame of one channel to its place in `decoded`, float32 (samples,).
+
+    Args:
+        frame: with its packet's time stamp, which is negative in what the encoder puts before the sound.
+        duration: samples of its packet. Of the first one a decoder may have dropped some, and leaves the time stamp.
+        decoded: what the stream is decoded into.
+    """
+    samples = frame.to_ndarray()[0]
+    if samples.dtype == np.int16:
+        samples = samples.astype(np.float32) / 32768
+    first = frame.pts or 0
+    if first < 0:
+        first += max(duration - len(samples), 0)
+    begin, end = max(first, 0), min(first + len(samples), len(decoded))
+    if begin < end:
+        decoded[begin:end] = samples[begin - first : end - first]

@@ -13,6 +13,7 @@ from models.checkpoint import Network
 from models.clicks import ClickSource
 from models.cnn6 import LABELS
 from models.distributed import summed
+from models.glitches import GlitchSource
 from models.metrics import balanced_accuracy, confusion_matrix
 from models.segments import SegmentSource
 from models.serving import Classifier
@@ -102,6 +103,13 @@ TASKS = {
         source=ClickSource,
         # The paper's root of the weighted mean square learns rare frames from few examples; here half of the segments have
         # some, and cross-entropy needs no weight to be chosen.
+        loss=functional.binary_cross_entropy_with_logits,
+        judge=_judge_frames,
+        figure="f1",
+    ),
+    "mp3_glitches": Task(
+        architectures=("hooknet",),
+        source=GlitchSource,
         loss=functional.binary_cross_entropy_with_logits,
         judge=_judge_frames,
         figure="f1",

@@ -52,3 +52,17 @@ def test_mistakes_are_named(tmp_path, text, message):
 def test_a_missing_file_is_named():
     with pytest.raises(AuscultError, match=r"nowhere\.yaml: cannot be read"):
         read_settings(Path("nowhere.yaml"))
+
+
+@pytest.mark.parametrize("path", sorted((PROJECT / "conf").glob("train*.yaml")), ids=lambda path: path.name)
+def test_training_settings_build_their_network(path):
+    import yaml
+
+    from models import checkpoint
+
+    settings = settings_from(yaml.safe_load(path.read_text()))
+    settings.check_shares(1)
+    network = checkpoint.build(settings.architecture, settings.network)
+    assert settings.sample_rate_hz == network.config.sample_rate_hz
+    lengths = {round(phase.segment_s * settings.sample_rate_hz) for phase in settings.phases}
+    assert round(network.config.segment_s * network.config.sample_rate_hz) in lengths

@@ -1,0 +1,58 @@
+import numpy as np
+import pytest
+from signals import music_like
+
+from models.codecs import recode
+from models.glitches import AUDIBLE_DB, BIT_RATE, FRAME, MP3_FRAME, GlitchSource, damaged, distance_db
+
+RATE, SAMPLES = 44_100, 16_384
+
+
+@pytest.fixture(scope="module")
+def sound():
+    return 0.5 * music_like(20.0, RATE, np.random.default_rng(0))[0]
+
+
+def test_without_damage_both_decodes_are_what_the_codec_gives(sound):
+    clean, same = damaged(sound, RATE, np.random.default_rng(1), probability=0.0)
+    np.testing.assert_array_equal(clean, same)
+    np.testing.assert_allclose(clean, recode(sound, RATE, "mp3", BIT_RATE), atol=1e-6)
+    assert (distance_db(clean, same) == -200).all()
+
+
+def test_damage_reaches_a_few_frames_and_leaves_the_rest_to_the_bit(sound):
+    clean, broken = damaged(sound, RATE, np.random.default_rng(2))
+    assert clean.shape == broken.shape == sound.shape
+    assert np.abs(broken).max() <= 1.0
+    changed = (clean != broken)[: len(clean) // MP3_FRAME * MP3_FRAME].reshape(-1, MP3_FRAME).any(axis=1)
+    assert 0.02 < changed.mean() < 0.3  # one frame in twenty is hit, and its damage spreads into the next ones
+    share = (distance_db(clean, broken) > AUDIBLE_DB).mean()
+    assert 0.02 < share < 0.2  # the paper: 0.08
+
+
+def test_the_same_seed_does_the_same_damage(sound):
+    first, again = (damaged(sound, RATE, np.random.default_rng(3))[1] for _ in range(2))
+    np.testing.assert_array_equal(first, again)
+
+
+def test_distance_is_that_of_the_frame_and_in_decibels():
+    noise = np.random.default_rng(0).standard_normal(SAMPLES).astype(np.float32)
+    louder = noise.copy()
+    louder[40 * FRAME : 60 * FRAME] *= np.float32(np.sqrt(1.1))  # a tenth more power: -10 dB
+    decibels = distance_db(noise, louder)
+    assert decibels.shape == (SAMPLES // FRAME,)
+    np.testing.assert_allclose(decibels[43:57], -10.0, atol=1e-3)
+    assert (decibels[:37] == -200).all()
+    assert (decibels[63:] == -200).all()
+
+
+def test_pairs_differ_where_the_target_says(sound, tmp_path):
+    np.save(tmp_path / "a.npy", (sound[None] * 32767).astype(np.int16))
+    source = GlitchSource([tmp_path / "a.npy"], RATE, is_varied=False)
+    for number in range(10):
+        (clean, none), (broken, target) = source.draw(SAMPLES / RATE, np.random.default_rng(number))
+        assert clean.shape == broken.shape == (SAMPLES,)
+        assert none.shape == target.shape == (SAMPLES // FRAME,)
+        assert not none.any()
+        assert target.any()
+        np.testing.assert_array_equal(target == 1, distance_db(clean, broken) > AUDIBLE_DB)
