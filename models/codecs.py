@@ -32,7 +32,7 @@ def recode(waveform: np.ndarray, sample_rate: int, codec: str, bit_rate: int) ->
     decoded = np.zeros(len(waveform), dtype=np.float32)
     for packet in packets:
         for frame in decoder.decode(packet):
-            place(frame, packet.duration, decoded)
+            place(frame, packet.duration or 0, decoded)
     return decoded
 
 
