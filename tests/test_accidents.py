@@ -465,4 +465,4 @@ def test_a_model_that_changed_on_its_way_is_refused(place, tmp_path):
     code = next(folder.rglob("level.py"))
     code.write_text(code.read_text().replace("1 - loud", "0 * loud"))
     with pytest.raises(RuntimeError, match="they changed on the way to this executor"):
-        predict._predictor(model.shipped, "cpu", lambda shipped: folder, 1)
+        predict._predictor(model.shipped, "cpu", lambda shipped: folder, predict.ScanOptions())

@@ -126,3 +126,46 @@ def test_a_network_that_cannot_learn_the_task_is_refused():
 @pytest.mark.parametrize("module", [clicks, tasks, event_evaluation])
 def test_examples(module):
     assert doctest.testmod(module).failed == 0
+
+
+@pytest.mark.slow
+def test_simulate_register_scan_evaluate(home, spark, tmp_path, monkeypatch, capsys):
+    """A detector of frames goes the way of every other one; its events are in the table segments, and evaluate counts them."""
+    from signals import write
+
+    from jobs import evaluate, register, registry, simulate
+    from models import checkpoint
+
+    monkeypatch.setattr(spark, "stop", lambda: None)  # the tests' session outlives the job
+    for number in range(3):
+        write(tmp_path / "clean" / f"{number}.wav", 0.5 * music_like(6.0, 48_000, np.random.default_rng(number)))
+    labelled = tmp_path / "labelled"
+    planting = ["--defects", "clicks", "--mean-interval-s", "1", "--seed", "4"]
+    assert simulate.main(["--catalogue", str(tmp_path / "clean"), "--out", str(labelled), *planting]) == 0
+    torch.manual_seed(0)
+    network = checkpoint.build("hooknet", {"growth": 2, "prior": 0.5}).eval()  # says something of every frame
+    checkpoint.save(network, tmp_path / "w.safetensors")
+    assert register.main(["--weights", str(tmp_path / "w.safetensors"), "--name", "clicks"]) == 0
+    [model] = registry.resolve(["models:/clicks@champion"])
+    assert model.shipped.contract.frames == 128
+    capsys.readouterr()
+    assert evaluate.main(["--catalogue", str(labelled), "--model", "models:/clicks@champion"]) == 0
+    printed = capsys.readouterr().out
+    assert "| clicks/1 | all | " in printed
+    segments = spark.read.format("delta").load(str(labelled / "warehouse" / "segments"))
+    rows = segments.where("title_id = 'clean/0.flac' AND channel = 0").orderBy("start_s").collect()
+    assert rows[0].start_s == 0
+    assert rows[-1].end_s == pytest.approx(6.0, abs=FRAME / RATE)
+    # The events are those frames of the network's own output, segment by segment, that reach the contract's score.
+    frame_s = FRAME / RATE
+    for row in rows:
+        lengths = [len(event.scores) for event in row.events]
+        assert all(
+            event.end_s - event.start_s == pytest.approx(n * frame_s)
+            for event, n in zip(row.events, lengths, strict=True)
+        )
+        assert all(score >= 0.5 for event in row.events for score in event.scores)
+        assert max([0.0, *(max(event.scores) for event in row.events)]) in (0.0, pytest.approx(row.scores["click"]))
+    figures = spark.read.format("delta").load(str(labelled / "warehouse" / "evaluations"))
+    metrics = {row.metric for row in figures.where("facet = 'all'").collect()}
+    assert {"threshold", "precision", "false_events_per_hour"} <= metrics

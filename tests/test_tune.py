@@ -37,7 +37,7 @@ def test_counts_what_the_filter_finds_at_every_x(spark):
         )
     }
     rows = [
-        (title, "h", 0, channel, name, "m", "1", start, end, dict.fromkeys(points, score), "s")
+        (title, "h", 0, channel, name, "m", "1", start, end, dict.fromkeys(points, score), None, "s")
         for title, hits in titles.items()
         for start, end, score, channel, name in hits
     ]
@@ -186,7 +186,7 @@ def place(tmp_path_factory, prepared_store, spark):
         else:  # as loud, never for long
             score[rng.integers(0, 600, 12)] = 0.95
         rows += [
-            (title, f"h{number}", 0, 0, "FC", "level", "1", float(s), s + 1.0, {"loud": float(p), "quiet": 1 - float(p)}, "s")
+            (title, f"h{number}", 0, 0, "FC", "level", "1", float(s), s + 1.0, {"loud": float(p), "quiet": 1 - float(p)}, None, "s")
             for s, p in enumerate(score)
         ]  # fmt: skip
         known = {
@@ -330,7 +330,7 @@ def test_the_shipped_grid_is_readable():
     grid = tune.read_grid(PROJECT / "conf" / "tune.yaml")
     assert len(grid.thresholds) == 20
     assert len(grid.windows_s) == 10
-    assert set(ScanSettings().operating_points) <= {"default", "hum", "click"}
+    assert set(ScanSettings().operating_points) <= {"default", "hum", "click", "clicks/click"}
 
 
 def test_arrow_in_arrow_out():
