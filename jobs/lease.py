@@ -50,6 +50,12 @@ class Lease:
             try:
                 self._write(overwrite=False)
             except Exception as error:
+                if self._text() is None:  # nobody else's: a full disk, say
+                    reason = (str(error).splitlines() or [type(error).__name__])[0]
+                    raise AuscultError(
+                        f"warehouse {self.storage.root}: the lease cannot be written: {reason}; make room or give rights, "
+                        "or take another --warehouse"
+                    ) from error
                 raise self._taken() from error
         else:
             holder = _parsed(text)

@@ -1,5 +1,6 @@
 """Small files and folders of a warehouse, on whatever file system Hadoop knows (local, hdfs, s3a ...)."""
 
+import contextlib
 import os
 import uuid
 from typing import Any
@@ -82,8 +83,16 @@ class Storage:
         path = self._path(name)
         if not overwrite and self._scheme() == "file":
             # Hadoop looks first and creates then: of six at once, two got through in one round of eight.
-            with open(path.toUri().getPath(), "x", encoding="utf-8") as file:
-                file.write(text)
+            local = path.toUri().getPath()
+            try:
+                with open(local, "x", encoding="utf-8") as file:
+                    file.write(text)
+            except FileExistsError:
+                raise
+            except OSError:  # a full disk takes the name and not the content
+                with contextlib.suppress(OSError):
+                    os.unlink(local)
+                raise
             return
         if not overwrite and self._is_conditional():
             # S3A's plain create looks first, too, and writes when the stream is closed: of six at once, all got through.
