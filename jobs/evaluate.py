@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jobs import event_evaluation, sql
-from jobs.event_evaluation import EventEvaluation
+from jobs.event_evaluation import FACETS, SEED, EventEvaluation
 from jobs.launch import DEFAULT_MODEL_URI, AuscultError, log, run, session
 
 if TYPE_CHECKING:
@@ -31,9 +31,6 @@ if TYPE_CHECKING:
     from jobs.registry import ResolvedModel
     from jobs.storage import Storage
     from models.metrics import Estimate
-
-SEED = 0  # of the bootstrap: the same table gives the same intervals
-FACETS = ("format", "kind", "severity")
 
 
 @dataclass

@@ -6,7 +6,7 @@ import numpy as np
 from scipy import signal
 
 from models.defects import SIMULATORS, click_offset, underrun
-from models.segments import MARGIN_S, TRIES, SegmentSource, as_catalogue, stretch, through_codec
+from models.segments import MARGIN_S, TRIES, PairSource, as_catalogue, through_codec
 
 FRAME = 128  # samples of one output
 UNDERRUN_SHARE = 0.3  # of the clicks
@@ -18,7 +18,7 @@ POST_SHARE = 0.5  # with reverb, equaliser or compressor afterwards
 
 
 @dataclass
-class ClickSource(SegmentSource):
+class ClickSource(PairSource):
     """Draws pairs of segments: a clean one and the same with clicks, each with a target by frame.
 
     Half of the segments have a click where the paper has one in ten: five times the examples from the same work.
@@ -26,21 +26,12 @@ class ClickSource(SegmentSource):
     meant and crackles (records, rain) is among it, as in `SegmentSource`.
     """
 
-    @property
-    def group(self) -> int:
-        """Segments of a group."""
-        return 2
-
     def draw(self, segment_s: float, rng: np.random.Generator) -> list[tuple[np.ndarray, np.ndarray]]:  # type: ignore[override]
         """A pair of float32 (samples,) segments and their targets, float32 (frames,) of 0 and 1; the first is clean."""
         length = round(segment_s * self.sample_rate_hz)
         margin = round(MARGIN_S * self.sample_rate_hz)
         while True:
-            channel = self._channel(rng)
-            start = int(rng.integers(0, max(len(channel) - length, 0) + 1))
-            clean = stretch(channel, start - margin, start + length + margin)
-            if self.is_varied:
-                clean = self._vary(clean, slice(0, len(clean)), rng)
+            clean = self._section(length, margin, rng)
             for _ in range(TRIES):
                 planted = _plant(clean, slice(margin, margin + length), self.is_varied, self.sample_rate_hz, rng)
                 if planted is not None:

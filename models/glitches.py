@@ -7,7 +7,7 @@ import numpy as np
 from scipy import fft, signal
 
 from models.codecs import encode, place
-from models.segments import SegmentSource, stretch
+from models.segments import PairSource
 
 BIT_RATE = 128_000  # of one channel
 PROBABILITY = 0.05  # of a frame
@@ -89,13 +89,8 @@ def distance_db(clean: np.ndarray, broken: np.ndarray) -> np.ndarray:
 
 
 @dataclass
-class GlitchSource(SegmentSource):
+class GlitchSource(PairSource):
     """Draws pairs of segments: the decode of an MP3 and the same stream with damaged frames, each with a target by frame."""
-
-    @property
-    def group(self) -> int:
-        """Segments of a group."""
-        return 2
 
     def draw(self, segment_s: float, rng: np.random.Generator) -> list[tuple[np.ndarray, np.ndarray]]:  # type: ignore[override]
         """A pair of float32 (samples,) segments and their targets, float32 (frames,) of 0 and 1; the first is clean."""
@@ -103,12 +98,7 @@ class GlitchSource(SegmentSource):
         margin = 4 * MP3_FRAME  # the bit reservoir and the overlap reach that far
         own = slice(margin, margin + length)
         while True:
-            channel = self._channel(rng)
-            start = int(rng.integers(0, max(len(channel) - length, 0) + 1))
-            section = stretch(channel, start - margin, start + length + margin)
-            if self.is_varied:
-                section = self._vary(section, slice(0, len(section)), rng)
-            clean, broken = damaged(section, self.sample_rate_hz, rng)
+            clean, broken = damaged(self._section(length, margin, rng), self.sample_rate_hz, rng)
             target = (distance_db(clean[own], broken[own]) > AUDIBLE_DB).astype(np.float32)
             if target.any():
                 pair = ((clean, np.zeros_like(target)), (broken, target))

@@ -170,6 +170,23 @@ class SegmentSource:
         return np.concatenate([section[: inside.start], defective[0], section[inside.stop :]])
 
 
+@dataclass
+class PairSource(SegmentSource):
+    """Draws pairs of a clean segment and the same with a defect, for detectors that say where in it the defect is."""
+
+    @property
+    def group(self) -> int:
+        """Segments of a group."""
+        return 2
+
+    def _section(self, length: int, margin: int, rng: np.random.Generator) -> np.ndarray:
+        """A clean stretch of `length` samples somewhere, with `margin` more on either side."""
+        channel = self._channel(rng)
+        start = int(rng.integers(0, max(len(channel) - length, 0) + 1))
+        section = stretch(channel, start - margin, start + length + margin)
+        return self._vary(section, slice(0, len(section)), rng) if self.is_varied else section
+
+
 def stretch(channel: np.ndarray, low: int, high: int) -> np.ndarray:
     """Samples [low, high) of an int16 channel as float32 (high - low,), silence where it has none."""
     piece = np.zeros(high - low, dtype=np.float32)

@@ -1,7 +1,7 @@
 """What detectors are trained for: which segments they see, what they are to say of them, and how that is judged."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +90,15 @@ def best_f1(right: np.ndarray, wrong: np.ndarray) -> dict[str, Any]:
     }
 
 
+CLICKS = Task(
+    architectures=("hooknet",),
+    source=ClickSource,
+    # The paper's root of the weighted mean square learns rare frames from few examples; here half of the segments have
+    # some, and cross-entropy needs no weight to be chosen.
+    loss=functional.binary_cross_entropy_with_logits,
+    judge=_judge_frames,
+    figure="f1",
+)
 TASKS = {
     "artifacts": Task(
         architectures=("cnn6", "dscnn"),
@@ -98,20 +107,6 @@ TASKS = {
         judge=_judge_classes,
         figure="balanced_accuracy",
     ),
-    "clicks": Task(
-        architectures=("hooknet",),
-        source=ClickSource,
-        # The paper's root of the weighted mean square learns rare frames from few examples; here half of the segments have
-        # some, and cross-entropy needs no weight to be chosen.
-        loss=functional.binary_cross_entropy_with_logits,
-        judge=_judge_frames,
-        figure="f1",
-    ),
-    "mp3_glitches": Task(
-        architectures=("hooknet",),
-        source=GlitchSource,
-        loss=functional.binary_cross_entropy_with_logits,
-        judge=_judge_frames,
-        figure="f1",
-    ),
+    "clicks": CLICKS,
+    "mp3_glitches": replace(CLICKS, source=GlitchSource),
 }

@@ -75,7 +75,7 @@ class ScanOptions:
         threads: threads of one model call.
         equal_channels_once: whether channels whose samples are equal share one score.
         silence_once: whether all digital silence shares one score.
-        runtime: what runs the networks on a CPU (`models.serving.RUNTIMES`).
+        runtime: what runs the networks on a CPU (`models.runtimes.RUNTIMES`).
     """
 
     batch_segments: int = 64
@@ -368,16 +368,9 @@ def _produce_span(
         error_code, error = failure.code, failure.message
     clock.add(report.stages_s)
     for number in wanted:
-        if models[number].contract.frames > 1 and (rest := cutters[number].flush()) is not None:
-            _place(
-                span,
-                _padded(rest, models[number].contract),
-                number,
-                models[number].contract,
-                options,
-                open_batches,
-                put,
-            )
+        contract = models[number].contract
+        if contract.frames > 1 and (rest := cutters[number].flush()) is not None:
+            _place(span, _padded(rest, contract), number, contract, options, open_batches, put)
     if error_code is None:
         error_code, error = _damage(report)
     return {
@@ -393,9 +386,8 @@ def _produce_span(
     }
 
 
-_Segment = tuple[
-    int, np.ndarray, tuple[str, ...], int
-]  # number, samples (channels, length), channel names, real samples
+# Number, samples (channels, length), channel names, and how many of the samples are the track's.
+_Segment = tuple[int, np.ndarray, tuple[str, ...], int]
 
 
 def _cut(

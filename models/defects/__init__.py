@@ -31,7 +31,7 @@ SIMULATORS = {
     "underrun": underrun,
 }
 
-# What the detectors of each task (`models.training.TASKS`) learn to hear.
+# What the detectors of each task (`models.tasks.TASKS`) learn to hear.
 OF_TASK = {
     "artifacts": ("hum", "hiss", "distortion", "click_additive", "click_reductive"),
     "clicks": ("click_offset", "underrun"),
