@@ -32,7 +32,7 @@ class Level:
         return np.stack([1 - loud, loud], axis=1)
 
 model = predict.ShippedModel("level", "1", "digest", "", ModelContract(48_000, 1.0, 1.0, ("quiet", "loud")))
-predict._predictors["digest", "cpu"] = Level()
+predict._predictors["digest", "cpu", "torch"] = Level()
 span = {"title_id": "t", "content_hash": "h", "track": 0, "path": encode_path(sys.argv[1]), "start_s": 0.0,
         "end_s": float("inf"), "can_seek": True, "is_timed": True, "models": ["level/1"]}
 rows = sum(batch.num_rows for batch in predict.score_spans([span], [model], predict.ScanOptions(), "cpu", lambda m: None))
