@@ -1,7 +1,7 @@
 """Versioned sets of operating points in the table operating_points: added, read, never changed."""
 
 import time
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from delta.tables import DeltaTable
@@ -21,14 +21,27 @@ Points = dict[tuple[str, str, str], OperatingPoint]
 ATTEMPTS = 5
 
 
-def from_settings(models: Iterable["ShippedModel"], settings: ScanSettings) -> Points:
-    """Operating point by (model, model_version, defect), for every defect that the models' contracts name."""
-    return {
+def from_settings(models: Sequence["ShippedModel"], settings: ScanSettings) -> Points:
+    """Operating point by (model, model_version, defect), for every defect that the models' contracts name.
+
+    Raises:
+        AuscultError: a threshold lies below what is stored of a model with frames.
+    """
+    points = {
         (model.name, model.version, label): settings.operating_point(label, model.name)
         for model in models
         for label in model.contract.labels
         if label not in model.contract.clean_labels
     }
+    for model in models:
+        for label in model.contract.labels:
+            point = points.get((model.name, model.version, label))
+            if point is not None and model.contract.frames > 1 and point.threshold < model.contract.event_score:
+                raise AuscultError(
+                    f"operating point of {model.name}/{label}: expected a threshold of at least "
+                    f"{model.contract.event_score:g}, from which {model.key} keeps events, found {point.threshold:g}"
+                )
+    return points
 
 
 def from_table(spark: SparkSession, storage: Storage, version: str, base: Points) -> Points:

@@ -81,7 +81,8 @@ DEFAULT_POINTS = {
     "default": OperatingPoint(),
     "hum": OperatingPoint(ignored_channels=("LFE",)),
     "click": OperatingPoint(min_detected_s=10.0),
-    "clicks/click": OperatingPoint(min_detected_s=0.25, window_s=10.0),
+    "clicks/click": OperatingPoint(min_detected_s=0.002, window_s=10.0),
+    "mp3-glitches/mp3_glitch": OperatingPoint(min_detected_s=0.02, window_s=10.0),
 }
 
 

@@ -285,6 +285,8 @@ def gathered(
         )
     segments = tables.read(spark, storage, "segments").join(tracks, ["title_id", "track", "content_hash"], "left_semi")
     thresholds = np.unique([*grid.thresholds, *(point.threshold for point in untuned.values())])
+    if model.contract.frames > 1:
+        thresholds = thresholds[thresholds >= model.contract.event_score]  # below it no event is stored
     windows_s = np.unique([*grid.windows_s, *(point.window_s for point in untuned.values())])
     found: Any = rises_of(spark, segments, model, untuned, thresholds, windows_s).toPandas()
     taken = np.isin(labelled.titles, titles)

@@ -3,7 +3,18 @@ import itertools
 import numpy as np
 import pytest
 
-from models.defects import SIMULATORS, click_additive, click_offset, click_reductive, distortion, hiss, hum, underrun
+from models.defects import (
+    SIMULATORS,
+    click_additive,
+    click_offset,
+    click_reductive,
+    distortion,
+    hiss,
+    hum,
+    mp3_glitch,
+    severity_of,
+    underrun,
+)
 from models.intervals import draw_intervals, plant
 
 
@@ -50,6 +61,7 @@ NOTHING = {
     "click_reductive": {"starts": [], "lengths": []},
     "click_offset": {"positions": [], "offsets": []},
     "underrun": {"positions": [], "lengths": [], "manners": []},
+    "mp3_glitch": {"probability": 0.0, "seed": 0},
 }
 
 
@@ -181,3 +193,22 @@ def test_underrun_loses_the_sound_as_its_manner_says(manner, expected):
 
 def test_underrun_of_silence_is_none():
     assert underrun.draw(np.zeros((1, 48_000), np.float32), 48_000, np.random.default_rng(0)) is None
+
+
+@pytest.mark.parametrize(("rate", "coded_hz"), [(44_100, 44_100), (96_000, 48_000)])
+def test_glitches_are_what_damage_to_the_mp3_changes(rate, coded_hz):
+    clean = waveform_for(rate, 2)
+    broken, mask = mp3_glitch.apply(clean, rate, np.random.default_rng(0), probability=0.1, seed=5)
+    assert np.abs(broken).max() <= 1.0
+    hit = mask.reshape(2, -1, rate // 100).any(axis=2)  # by 10 ms
+    assert 0.05 < hit.mean() < 0.6
+    assert (hit[0] & hit[1]).sum() > 0.5 * hit[0].sum()  # both channels in the same frames of their streams
+    if rate == coded_hz:
+        decoded, damaged = mp3_glitch.damaged(clean[0], rate, np.random.default_rng(5), 0.1)
+        unclipped = mask[0] & (np.abs(broken[0]) < 1.0)
+        np.testing.assert_allclose((broken - clean)[0][unclipped], (damaged - decoded)[unclipped], atol=1e-6)
+    assert -50 < severity_of("mp3_glitch", clean, broken, mask, {}) < 30
+
+
+def test_silence_has_no_glitch():
+    assert mp3_glitch.draw(np.zeros((2, 48_000), np.float32), 48_000, np.random.default_rng(0)) is None

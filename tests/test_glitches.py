@@ -3,7 +3,8 @@ import pytest
 from signals import music_like
 
 from models.codecs import recode
-from models.glitches import AUDIBLE_DB, BIT_RATE, FRAME, MP3_FRAME, GlitchSource, damaged, distance_db
+from models.defects.mp3_glitch import AUDIBLE_DB, BIT_RATE, FRAME, MP3_FRAME, damaged, distance_db
+from models.glitches import GlitchSource
 
 RATE, SAMPLES = 44_100, 16_384
 

@@ -107,3 +107,29 @@ def test_both_channels_in_one_second_count_once(spark):
     assert detect(spark, segments, {("m", "1", "hum"): OperatingPoint(0.5, 5.0, 10.0)}).count() == 0
     [row] = detect(spark, segments, {("m", "1", "hum"): OperatingPoint(0.5, 4.0, 10.0)}).collect()
     assert (row.start_s, row.end_s, row.detected_s, row.channels) == (0.0, 4.0, 4.0, ["FL", "FR"])
+
+
+def test_events_take_the_place_of_their_segments(spark):
+    """A detection has the bounds of the events in it, and only those count that reach the threshold."""
+    point = OperatingPoint(0.9, 0.002, 10.0)
+
+    def row(start_s, *events, channel=0):
+        found = [
+            {"label": label, "start_s": at, "end_s": at + 0.003 * len(said), "scores": said}
+            for label, at, said in events
+        ]
+        score = max((max(said) for label, _, said in events if label == "click"), default=0.1)
+        return ("t", "h", 0, channel, "FL", "m", "1", start_s, start_s + 0.28, {"click": score}, found, "s")
+
+    rows = [
+        row(0.0),
+        row(0.28, ("click", 0.3, [0.95]), ("click", 0.4, [0.6, 0.7]), ("pop", 0.5, [0.99])),
+        row(0.28, ("click", 0.3, [0.97, 0.6]), channel=1),
+        row(5.04, ("click", 5.1, [0.5, 0.92, 0.5])),
+        row(60.2, ("click", 60.25, [0.8])),
+        row(80.08, ("click", 80.1, [1.0])),
+    ]
+    segments = spark.createDataFrame(rows, SEGMENTS)
+    found = detect(spark, segments, {("m", "1", "click"): point}).orderBy("start_s").collect()
+    kept = [(row.start_s, row.end_s, row.detected_s, round(row.peak_score, 2)) for row in found]
+    assert kept == [(0.3, 5.109, 0.015, 0.97), (80.1, 80.103, 0.003, 1.0)]

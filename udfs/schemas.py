@@ -106,7 +106,7 @@ DETECTIONS = StructType(
         _column("channels", ArrayType(StringType()), "Names of the channels with hits in the stretch"),
         _MODEL,
         _MODEL_VERSION,
-        _column("threshold", DoubleType(), "Operating point: score from which a segment counts, 0..1"),
+        _column("threshold", DoubleType(), "Operating point: score from which a segment (or event) counts, 0..1"),
         _column("min_detected_s", DoubleType(), "Operating point: seconds of hits needed within the window (X)"),
         _column("window_s", DoubleType(), "Operating point: length of the rolling window, seconds (Y)"),
         _SCAN_ID,

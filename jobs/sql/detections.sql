@@ -1,5 +1,5 @@
 -- Temporal filter: a defect is detected where segments of score >= threshold add up to at least
--- min_detected_s within a rolling window of window_s.
+-- min_detected_s within a rolling window of window_s. Of models with events, the events take the place of segments.
 --
 -- Reads:  {segments}  the table segments, or a part of it
 --         {points}    one row per model x model_version x defect: threshold, min_detected_s, window_s,
@@ -7,7 +7,7 @@
 -- Grain:  one row per title x track x model x version x defect x stretch
 -- Times:  milliseconds inside (exact), seconds outside; a window is [start, start + window)
 
-WITH hits AS (  -- one row per channel and segment that reaches the threshold
+WITH reached AS (  -- one row per channel and segment that reaches the threshold, with what in it may count
     SELECT
         segments.title_id,
         segments.content_hash,
@@ -18,11 +18,18 @@ WITH hits AS (  -- one row per channel and segment that reaches the threshold
         points.threshold,
         points.min_detected_s,
         points.window_s,
-        CAST(ROUND(segments.start_s * 1000) AS BIGINT) AS start_ms,
-        CAST(ROUND(segments.end_s * 1000) AS BIGINT) AS end_ms,
-        try_element_at(segments.scores, points.defect) AS score,
         segments.channel,
-        segments.channel_name
+        segments.channel_name,
+        CASE
+            WHEN segments.events IS NULL
+                THEN ARRAY(
+                    STRUCT(segments.start_s, segments.end_s, try_element_at(segments.scores, points.defect) AS score)
+                )
+            ELSE TRANSFORM(
+                FILTER(segments.events, event -> event.label = points.defect),
+                event -> STRUCT(event.start_s, event.end_s, ARRAY_MAX(event.scores) AS score)
+            )
+        END AS parts
     FROM {segments} AS segments
     INNER JOIN {points} AS points
         ON segments.model = points.model
@@ -32,7 +39,20 @@ WITH hits AS (  -- one row per channel and segment that reaches the threshold
         AND NOT array_contains(points.ignored_channels, segments.channel_name)
 ),
 
-moments AS (  -- one row per segment, however many channels were hit in it
+hits AS (  -- one row per channel and segment, or event in it, that reaches the threshold
+    SELECT
+        title_id, content_hash, track, model, model_version, defect, threshold, min_detected_s, window_s,
+        CAST(ROUND(start_s * 1000) AS BIGINT) AS start_ms,
+        CAST(ROUND(end_s * 1000) AS BIGINT) AS end_ms,
+        score,
+        channel,
+        channel_name
+    FROM reached
+    LATERAL VIEW INLINE(parts) AS start_s, end_s, score
+    WHERE score >= threshold
+),
+
+moments AS (  -- one row per begin, however many channels were hit there
     SELECT
         title_id, content_hash, track, model, model_version, defect, threshold, min_detected_s, window_s,
         start_ms,

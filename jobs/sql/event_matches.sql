@@ -8,7 +8,8 @@
 
 WITH planted AS (  -- one row per stretch of changed samples and channel
     SELECT
-        labels.title_id, labels.defect AS label, channel, event.start_s, event.end_s, labels.simulator, labels.severity
+        labels.title_id, labels.defect AS label, channel, event.start_s, event.end_s, labels.simulator,
+        labels.severity, labels.severity_unit LIKE '%dB' AS is_db
     FROM {labels} AS labels
     LATERAL VIEW EXPLODE(labels.events) AS event
     LATERAL VIEW EXPLODE(labels.channels) AS channel
@@ -39,7 +40,7 @@ met AS (  -- one row per planted stretch and found event that lie together
 
 of_planted AS (  -- score: the largest of what met it, -1 where nothing did
     SELECT
-        planted.title_id, planted.simulator, planted.severity, TRUE AS is_planted, MAX(met.score) IS NOT NULL AS is_met,
+        planted.title_id, planted.simulator, planted.severity, planted.is_db, TRUE AS is_planted, MAX(met.score) IS NOT NULL AS is_met,
         COALESCE(MAX(met.score), -1.0) AS score
     FROM planted
     LEFT JOIN met
@@ -48,12 +49,13 @@ of_planted AS (  -- score: the largest of what met it, -1 where nothing did
         AND planted.channel = met.channel
         AND planted.start_s = met.planted_s
     GROUP BY
-        planted.title_id, planted.label, planted.channel, planted.start_s, planted.end_s, planted.simulator, planted.severity
+        planted.title_id, planted.label, planted.channel, planted.start_s, planted.end_s, planted.simulator,
+        planted.severity, planted.is_db
 ),
 
 of_found AS (
     SELECT
-        found.title_id, NULL AS simulator, NULL AS severity, FALSE AS is_planted, MAX(met.score) IS NOT NULL AS is_met,
+        found.title_id, NULL AS simulator, NULL AS severity, NULL AS is_db, FALSE AS is_planted, MAX(met.score) IS NOT NULL AS is_met,
         found.score
     FROM found
     LEFT JOIN met
@@ -69,6 +71,8 @@ SELECT
     titles.format,
     titles.kind,
     CASE
+        WHEN events.is_db
+            THEN FORMAT_STRING('%s %.0f..%.0f dB', events.simulator, FLOOR(events.severity / 10) * 10.0, FLOOR(events.severity / 10) * 10.0 + 10)
         WHEN events.simulator IS NOT NULL
             THEN FORMAT_STRING('%s %.1f..%.1f', events.simulator, FLOOR(events.severity * 5) / 5, FLOOR(events.severity * 5) / 5 + 0.2)
     END AS severity,

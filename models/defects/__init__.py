@@ -9,14 +9,15 @@ Each module has the same two functions:
 room for the defect); ``apply`` is deterministic given its arguments. Waveforms are float32
 ``(channels, time)`` at full scale +-1; ``mask`` is bool ``(channels, time)`` and marks the samples
 that changed. Sources: of the artifacts Higham et al., "A No-Reference model for Detecting Audio Artifacts using
-Pretrained Audio Neural Networks", section 4, which gives amplitudes in int16 units; of the clicks Hook-Net's paper.
+Pretrained Audio Neural Networks", section 4, which gives amplitudes in int16 units; of clicks and MP3 glitches
+Hook-Net's paper.
 """
 
 from typing import Any
 
 import numpy as np
 
-from models.defects import click_additive, click_offset, click_reductive, distortion, hiss, hum, underrun
+from models.defects import click_additive, click_offset, click_reductive, distortion, hiss, hum, mp3_glitch, underrun
 
 INT16_FULL_SCALE = 32768
 
@@ -29,12 +30,14 @@ SIMULATORS = {
     "click_reductive": click_reductive,
     "click_offset": click_offset,
     "underrun": underrun,
+    "mp3_glitch": mp3_glitch,
 }
 
 # What the detectors of each task (`models.tasks.TASKS`) learn to hear.
 OF_TASK = {
     "artifacts": ("hum", "hiss", "distortion", "click_additive", "click_reductive"),
     "clicks": ("click_offset", "underrun"),
+    "mp3_glitches": ("mp3_glitch",),
 }
 
 # The label under which a detector reports each simulated defect.
@@ -46,6 +49,7 @@ LABEL_OF = {
     "click_reductive": "click",
     "click_offset": "click",
     "underrun": "click",
+    "mp3_glitch": "mp3_glitch",
 }
 
 # What `severity_of` measures.
@@ -57,6 +61,7 @@ SEVERITY = {
     "click_reductive": "largest jump, share of full scale",
     "click_offset": "largest added sample, share of full scale",
     "underrun": "largest jump, share of full scale",
+    "mp3_glitch": "change to signal where it is changed, dB",
 }
 
 
@@ -80,6 +85,9 @@ def severity_of(
         return float(parameters.get("ratio", 1.0))
     if defect in ("click_additive", "click_offset"):
         return float(np.abs(defective - clean).max(initial=0.0))
+    if defect == "mp3_glitch":
+        powers = [float(np.square(x[mask], dtype=np.float64).sum()) for x in (defective - clean, clean)]
+        return float(10.0 * np.log10(max(powers[0], 1e-12) / max(powers[1], 1e-12)))
     jumps = np.abs(np.diff(defective, axis=1)) * (mask[:, 1:] | mask[:, :-1])
     return float(jumps.max(initial=0.0))
 
