@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from jobs.operating_points import Points
     from jobs.storage import Storage
-    from udfs.predict import ShippedModel
+    from udfs.contract import ShippedModel
 
 
 def stored_versions(spark: "SparkSession", storage: "Storage") -> list[str]:
@@ -73,7 +73,7 @@ def main(argv: list[str]) -> int:
     storage = Storage(spark, absolute(options.warehouse))
     if not storage.exists("segments/_delta_log"):
         raise AuscultError(f"warehouse {storage.root}: there is no table segments; scan first (jobs/scan.py)")
-    models = [model.shipped for model in registry.resolve(options.model or stored_versions(spark, storage))]
+    models = registry.shipped(options.model or stored_versions(spark, storage))
     points = operating_points.from_settings(models, settings)
     if options.operating_points is not None:
         points = operating_points.from_table(spark, storage, options.operating_points, points)

@@ -178,7 +178,8 @@ def check(spark: "SparkSession", storage: "Storage") -> Findings:
     from jobs import sql
     from jobs.lease import Lease
     from jobs.plan import TRANSIENT
-    from jobs.tables import SHORTFALL_S
+    from udfs.decoder_findings import DECODER
+    from udfs.media import SHORTFALL_S
 
     if missing := sorted(set(KEYS) - set(table_names(spark, storage))):
         raise AuscultError(f"warehouse {storage.root}: there is no table {', '.join(missing)}; scan first")
@@ -199,7 +200,7 @@ def check(spark: "SparkSession", storage: "Storage") -> Findings:
     channels = _channels(frames["segments"]).persist()
     problems = spark.sql(
         sql.text("problems"), tracks=tracks, channels=channels, detections=frames["detections"],
-        longest_segment_s=LONGEST_SEGMENT_S, shortfall_s=SHORTFALL_S,
+        longest_segment_s=LONGEST_SEGMENT_S, shortfall_s=SHORTFALL_S, decoder=DECODER.key,
     ).persist()  # fmt: skip
     titles = problems.groupBy("kind", "title_id").agg(F.sum("rows").alias("rows"), F.collect_set("key").alias("keys"))
     summary = titles.groupBy("kind").agg(

@@ -15,7 +15,7 @@ from jobs.storage import Storage
 from udfs.schemas import OPERATING_CURVES, OPERATING_POINTS
 
 if TYPE_CHECKING:
-    from udfs.predict import ShippedModel
+    from udfs.contract import ShippedModel
 
 Points = dict[tuple[str, str, str], OperatingPoint]
 ATTEMPTS = 5

@@ -96,6 +96,7 @@ class Span:
     can_seek: bool
     is_timed: bool
     models: tuple[str, ...]
+    announced_s: float | None
 
 
 @dataclass(frozen=True)
@@ -199,6 +200,7 @@ def plan_title(
     models: tuple[str, ...],
     span_s: int,
     from_start_span_s: int,
+    beside: tuple[str, ...] = (),
 ) -> TitlePlan:
     """Compare what a title holds with what is known of it.
 
@@ -209,6 +211,7 @@ def plan_title(
         models: keys (name/version) of the models to apply.
         span_s: length of spans.
         from_start_span_s: length of spans of tracks that are decoded from the title's start.
+        beside: keys of detectors that come along where a model is to be applied, and for which alone nothing is decoded.
     """
     by_track = {track.track: track for track in known}
     tracks: list[PlannedTrack] = []
@@ -235,6 +238,9 @@ def plan_title(
                     # Same content under another date or path: noted, or every later scan would read it all again.
                     tracks.append(PlannedTrack({**row, **_outcome(vars(before)), "is_renewed": True}))
                 continue
+            missing += tuple(
+                key for key in beside if is_again or not is_same or before is None or key not in before.scored_with
+            )
             row["scored_with"] = sorted(missing)
             if info.error_code is not None:
                 row |= {"status": "rejected", "error_code": info.error_code, "error": info.error, "decoded_s": 0.0}
@@ -370,6 +376,7 @@ def assign_tasks(plans: list[TitlePlan], tasks: int) -> tuple[list[Span], list[f
                 info.can_seek,
                 info.is_timed,
                 track.models,
+                max(info.duration_s, info.declared_s or 0.0) if math.isinf(end_s) else None,
             )
         )
     spans.sort(key=lambda span: (span.task, span.title_id, span.track, span.start_s))

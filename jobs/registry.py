@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from jobs.launch import AuscultError, home
-from udfs.contract import ContractError, ModelContract, digest_of, load_predictor, refuse_pickles, try_out
-from udfs.predict import ShippedModel
+from udfs.contract import ContractError, ModelContract, ShippedModel, digest_of, load_predictor, refuse_pickles, try_out
+from udfs.decoder_findings import DECODER
 
 EXPERIMENT = "auscult"
 _URI = re.compile(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<version>\d+))")
@@ -91,6 +91,10 @@ def resolve(uris: list[str]) -> list[ResolvedModel]:
         match = _URI.fullmatch(uri)
         if match is None:
             raise AuscultError(f"model {uri!r}: expected models:/NAME@ALIAS or models:/NAME/VERSION")
+        if match["name"] == DECODER.name:
+            raise AuscultError(
+                f"model {uri!r}: what the decoder finds comes with every scan and under this name; choose another"
+            )
         parsed.append((uri, match["name"], match["alias"], match["version"]))
     if not os.environ.get("MLFLOW_TRACKING_URI") and not _embedded_store().exists():
         raise AuscultError(
@@ -104,6 +108,13 @@ def resolve(uris: list[str]) -> list[ResolvedModel]:
         model = _fetch(registry, uri, name, number)
         resolved.setdefault(model.shipped.key, model)
     return list(resolved.values())
+
+
+def shipped(uris: list[str]) -> list[ShippedModel]:
+    """What wrote stored scores: as `resolve`, and the decoder (models:/decoder/1), which is in no registry."""
+    ours = f"models:/{DECODER.key}"
+    found = [model.shipped for model in resolve([uri for uri in uris if uri != ours])]
+    return [*found, DECODER] if ours in uris else found
 
 
 def _version_of_alias(registry: Any, uri: str, name: str, alias: str) -> str:

@@ -150,6 +150,7 @@ class Scan:
     def plan(self, titles: list["Title"], known: dict[str, list["KnownTrack"]]) -> list["TitlePlan"]:
         """Plan a portion of the catalogue: open what is new or changed, leave the rest."""
         from jobs.plan import OUTAGES, is_unchanged, plan_title
+        from udfs.decoder_findings import DECODER
 
         changed = []
         for title in titles:
@@ -178,6 +179,7 @@ class Scan:
                 self.keys,
                 self.settings.span_s,
                 self.settings.from_start_span_s,
+                beside=(DECODER.key,),
             )
             self.tally.audio_skipped_h += sum(track.duration_s for track in plan.done) / 3600
             if plan.tracks or plan.gone:
@@ -363,8 +365,11 @@ class Scan:
 
     def _anew(self, track: "PlannedTrack") -> "PlannedTrack":
         """The track, to be scored with all models, in place of what there may be of it."""
-        row = {**track.row, "scored_with": sorted(self.keys)}
-        return replace(track, row=row, models=self.keys, is_again=True, equal=None)
+        from udfs.decoder_findings import DECODER
+
+        models = (*self.keys, DECODER.key)
+        row = {**track.row, "scored_with": sorted(models)}
+        return replace(track, row=row, models=models, is_again=True, equal=None)
 
     def _manifest(self, plans: list["TitlePlan"], *, has_spans: bool) -> dict[str, Any]:
         """All that the commit needs, so that another driver can do it if this one dies."""
@@ -423,6 +428,7 @@ def main(argv: list[str]) -> int:
     from jobs.catalogue import read_catalogue
     from jobs.lease import Lease
     from jobs.storage import Storage, absolute
+    from udfs.decoder_findings import DECODER
 
     catalogue = read_catalogue(spark, options.catalogue, settings.ignored_suffixes)
     titles = catalogue.titles[: options.limit]
@@ -437,7 +443,7 @@ def main(argv: list[str]) -> int:
     except Exception as error:
         raise AuscultError(f"warehouse {warehouse}: {tables.first_line(error)}") from error
     scan_id = tables.new_scan_id()
-    points = operating_points.from_settings([model.shipped for model in models], settings)
+    points = operating_points.from_settings([*(model.shipped for model in models), DECODER], settings)
     if options.operating_points is not None:
         points = operating_points.from_table(spark, storage, options.operating_points, points)
     scan = Scan(spark, storage, settings, models, points, scan_id)

@@ -42,12 +42,13 @@ from jobs.plan import INCOMPLETE
 from jobs.settings import OperatingPoint, ScanSettings
 from jobs.storage import Storage
 from jobs.temporal_filter import detect
+from udfs.media import SHORTFALL_S, shortfall_s
 from udfs.schemas import DETECTIONS, SCANS, SEGMENTS, TABLES, TRACKS
 from udfs.stages import StageClock
 
 if TYPE_CHECKING:
     from jobs.operating_points import Points
-    from udfs.predict import ShippedModel
+    from udfs.contract import ShippedModel
 
 T = TypeVar("T")
 _COPIES = StructType(
@@ -59,8 +60,6 @@ _COPIES = StructType(
     ]
 )
 STAGING = "_staging"
-# Decoders pad the ends of a track; a shortfall below this is not damage.
-SHORTFALL_S = 1.0
 COMMIT_TRIES = 10
 WAITS_WORDS = "the title with the same file could not be scored; this one waits to be scored by itself"
 CONFLICTS = (  # what Delta raises where another writer was faster; they have no common base
@@ -330,9 +329,7 @@ def _track_row(track: dict[str, Any], mine: list[dict[str, Any]], scan_id: str) 
     declared_s, duration_s = row.pop("declared_s", None), row["duration_s"]
     if failed is not None:
         row["error_code"], row["error"] = failed["error_code"], failed["error"]
-    elif declared_s is not None and declared_s > duration_s + max(
-        min(SHORTFALL_S, 0.25 + 0.5 * declared_s), 0.01 * declared_s
-    ):
+    elif declared_s is not None and declared_s > duration_s + shortfall_s(declared_s):
         row["error_code"] = "truncated"
         row["error"] = f"the header announces {declared_s:.1f} s, the file holds {duration_s:.1f} s; deliver it again"
     elif row["decoded_s"] < duration_s - max(SHORTFALL_S, 0.01 * duration_s):

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from jobs.settings import OperatingPoint
     from jobs.storage import Storage
     from jobs.tuning import Evidence, Figure, Objective
-    from udfs.predict import ShippedModel
+    from udfs.contract import ShippedModel
 
 REVIEWS = "reviews"  # as --labels: the verdicts in the warehouse
 WAYS = ("settings", "threshold alone", "tuned")
@@ -195,7 +195,7 @@ def main(argv: list[str]) -> int:
     storage = Storage(spark, absolute(options.warehouse))
     if not storage.exists("segments/_delta_log"):
         raise AuscultError(f"warehouse {storage.root}: there is no table segments; scan first (jobs/scan.py)")
-    [model] = [found.shipped for found in registry.resolve([options.model])]
+    [model] = registry.shipped([options.model])
     untuned = {key[2]: point for key, point in operating_points.from_settings([model], settings).items()}
     labelled = read_labels(spark, storage, options.labels)
     if strange := sorted({defect for defects in labelled.defects for defect in defects} - set(untuned)):

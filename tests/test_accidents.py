@@ -22,7 +22,7 @@ from jobs import lease as leases
 from jobs.launch import AuscultError
 from jobs.lease import LEASE, Lease
 from jobs.storage import Storage
-from udfs import predict
+from udfs import contract, predict
 from udfs.decoder import encode_path
 
 pytestmark = pytest.mark.chaos
@@ -156,7 +156,7 @@ def test_a_decoder_that_dies_or_hangs_costs_its_title_alone(tmp_path, monkeypatc
 
     monkeypatch.setitem(predict._predictors, ("dying", "cpu", "torch"), Level())
     monkeypatch.setattr(predict, "_decoder", None)
-    model = predict.ShippedModel("level", "1", "dying", "", toy_models.LEVEL)
+    model = contract.ShippedModel("level", "1", "dying", "", toy_models.LEVEL)
     options = predict.ScanOptions(decode_timeout_s=5.0)
     scored = [
         row

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from signals import write
 
-from udfs import predict
+from udfs import contract, predict
 from udfs.contract import ContractError, ModelContract
 from udfs.decoder import encode_path
 
@@ -42,7 +42,7 @@ def rows_of(tmp_path, monkeypatch):
             }
             for start, stop in ((0.0, 1.0), (1.0, float("inf")))
         ]  # fmt: skip
-        model = predict.ShippedModel("peak", "1", "peak", "", CONTRACT)
+        model = contract.ShippedModel("peak", "1", "peak", "", CONTRACT)
         batches = predict.score_spans(spans, [model], predict.ScanOptions(5), "cpu", lambda model: Path())
         found = [row for batch in batches for row in batch.to_pylist() if not row["is_report"]]
         predict._decoder.close()

@@ -21,7 +21,7 @@ SCORE = """
 import re, sys
 from pathlib import Path
 import numpy as np
-from udfs import predict
+from udfs import contract, predict
 from udfs.contract import ModelContract
 from udfs.decoder import encode_path
 
@@ -31,7 +31,7 @@ class Level:
         loud = np.abs(waveforms).max(axis=1)
         return np.stack([1 - loud, loud], axis=1)
 
-model = predict.ShippedModel("level", "1", "digest", "", ModelContract(48_000, 1.0, 1.0, ("quiet", "loud")))
+model = contract.ShippedModel("level", "1", "digest", "", ModelContract(48_000, 1.0, 1.0, ("quiet", "loud")))
 predict._predictors["digest", "cpu", "torch"] = Level()
 span = {"title_id": "t", "content_hash": "h", "track": 0, "path": encode_path(sys.argv[1]), "start_s": 0.0,
         "end_s": float("inf"), "can_seek": True, "is_timed": True, "models": ["level/1"]}

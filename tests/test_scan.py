@@ -293,7 +293,7 @@ def test_a_second_model_is_scored_alone_and_two_decode_once(place, spark, tmp_pa
 
 
 def test_one_pass_decodes_each_span_once(place, tmp_path):
-    from udfs import predict
+    from udfs import contract, predict
     from udfs.decoder import Decoder, encode_path
 
     asked = []
@@ -305,8 +305,8 @@ def test_one_pass_decodes_each_span_once(place, tmp_path):
         for start, stop in ((0.0, 6.0), (6.0, float("inf")))
     ]  # fmt: skip
     models = [
-        predict.ShippedModel("level", "1", "", "", toy_models.LEVEL),
-        predict.ShippedModel("frames", "1", "", "", toy_models.FRAMES),
+        contract.ShippedModel("level", "1", "", "", toy_models.LEVEL),
+        contract.ShippedModel("frames", "1", "", "", toy_models.FRAMES),
     ]
 
     class Counting(Decoder):
@@ -329,7 +329,7 @@ def test_one_pass_decodes_each_span_once(place, tmp_path):
 @pytest.mark.parametrize("batch_segments", [1, 2, 5, 64])
 def test_equal_channels_and_silence_are_scored_once(tmp_path, monkeypatch, batch_segments):
     """Six channels of which some are equal, some silent, some only for a while: fewer waveforms, the same rows."""
-    from udfs import predict
+    from udfs import contract, predict
     from udfs.decoder import encode_path
 
     second = 48_000
@@ -349,7 +349,7 @@ def test_equal_channels_and_silence_are_scored_once(tmp_path, monkeypatch, batch
         }
         for start, stop in ((0.0, 3.0), (3.0, float("inf")))
     ]  # fmt: skip
-    model = predict.ShippedModel("level", "1", "counting", "", toy_models.LEVEL)
+    model = contract.ShippedModel("level", "1", "counting", "", toy_models.LEVEL)
     seen = []
 
     class Counting:

@@ -19,7 +19,7 @@ from jobs.settings import OperatingPoint, ScanSettings
 from jobs.storage import Storage
 from jobs.temporal_filter import detect as filtered
 from jobs.tuning import Objective
-from udfs.predict import ShippedModel
+from udfs.contract import ShippedModel
 from udfs.rolling import merged, rises, rises_udf
 from udfs.schemas import RISES, SEGMENTS, TRACKS
 

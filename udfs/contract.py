@@ -141,6 +141,30 @@ class ModelContract:
 _most_segments: dict[str, int] = {}  # by model: what a call may have, where more was too much
 
 
+@dataclass(frozen=True)
+class ShippedModel:
+    """A model version as it travels to the executors.
+
+    Args:
+        name: registered name.
+        version: registered version.
+        digest: `digest_of` its folder when it was resolved.
+        archive: name under which Spark distributes the folder.
+        contract: what the model says of itself.
+    """
+
+    name: str
+    version: str
+    digest: str
+    archive: str
+    contract: ModelContract
+
+    @property
+    def key(self) -> str:
+        """Name and version as `tracks.scored_with` holds them."""
+        return f"{self.name}/{self.version}"
+
+
 class Predictor(Protocol):
     """What `mlflow.pyfunc.load_model` returns."""
 

@@ -7,6 +7,7 @@ from its presentation time stamp, so that damage and gaps do not shift what foll
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import av
 import av.error
@@ -18,6 +19,12 @@ from udfs.media import MAX_CONSECUTIVE_ERRORS, MediaError, describe, open_media,
 PRE_ROLL_S = 0.5  # lets MP3's bit reservoir, Opus' state and the resampler's filter settle before the span
 JITTER_S = 0.008  # time stamps closer than this to where the sample count says are rounding, not jumps
 BLOCK_S = 1.0
+
+# What a track's events are called (`DecodeReport.events`).
+PACKET_ERROR, TIME_JUMP, MISSING_AUDIO = EVENT_LABELS = ("packet_error", "time_jump", "missing_audio")
+SHORTEST_EVENT_S = 0.001  # an event lasts at least so long, as one millisecond counts in detections
+JOINED_S = 0.1  # events of a kind this close together are one
+MAX_EVENTS = 1000  # of a span; the last one then reaches to the end of the damage
 
 
 @dataclass
@@ -39,20 +46,50 @@ class Block:
 
 @dataclass
 class DecodeReport:
-    """What went wrong while decoding, filled in as the decoding goes, and seconds by stage (`udfs.stages`)."""
+    """What went wrong while decoding, filled in as the decoding goes, and seconds by stage (`udfs.stages`).
+
+    Args:
+        packet_errors: packets that could not be read or decoded, count.
+        gaps: jumps of the time stamps, count.
+        format_changes: changes of sample rate or channels midway, count.
+        first_error: the first packet's error.
+        decoded_s: audio decoded, seconds.
+        position_s: where on the title's time line the decoding is.
+        events: where something went wrong, in order: [label of `EVENT_LABELS`, start, end], seconds of the title.
+        stages_s: seconds by stage.
+    """
 
     packet_errors: int = 0
     gaps: int = 0
     format_changes: int = 0
     first_error: str | None = None
     decoded_s: float = 0.0
+    position_s: float = 0.0
+    events: list[list[Any]] = field(default_factory=list)
     stages_s: dict[str, float] = field(default_factory=dict)
 
-    def note(self, error: Exception) -> None:
-        """Count one packet that could not be decoded."""
+    def note(self, error: Exception, start_s: float | None = None, length_s: float = 0.0) -> None:
+        """Count one packet that could not be decoded, and where it would have been heard."""
         self.packet_errors += 1
         if self.first_error is None:
             self.first_error = describe(error)
+        start_s = self.position_s if start_s is None else start_s
+        self.add_event(PACKET_ERROR, start_s, start_s + length_s)
+
+    def add_jump(self, start_s: float, end_s: float) -> None:
+        """Note a jump of the time stamps, unless it is the place of packets that could not be decoded."""
+        last = next((event for event in reversed(self.events) if event[0] == PACKET_ERROR), None)
+        if last is None or not last[1] - JOINED_S <= start_s <= end_s <= last[2] + JOINED_S:
+            self.add_event(TIME_JUMP, start_s, end_s)
+
+    def add_event(self, label: str, start_s: float, end_s: float) -> None:
+        """Note where something went wrong."""
+        start_s, end_s = max(0.0, start_s), max(start_s + SHORTEST_EVENT_S, end_s)
+        last = next((event for event in reversed(self.events) if event[0] == label), None)
+        if last is not None and (start_s <= last[2] + JOINED_S or len(self.events) >= MAX_EVENTS):
+            last[1:] = min(last[1], start_s), max(last[2], end_s)
+        else:
+            self.events.append([label, start_s, end_s])
 
 
 def decode(
@@ -135,7 +172,7 @@ def _decode_from(
         position: int | None = None
         rate = 0
         suspected = 0
-        for frame in _frames(container, stream, report):
+        for frame in _frames(container, stream, report, origin):
             if frame.sample_rate != rate:
                 if position is not None:
                     position = round(position * frame.sample_rate / rate)
@@ -158,6 +195,7 @@ def _decode_from(
             else:
                 report.gaps += 1
                 suspected = 0
+                report.add_jump((position + min(drift, 0)) / rate, (position + max(drift, 0)) / rate)
                 if drift > 0:
                     position += drift
                 else:
@@ -167,6 +205,7 @@ def _decode_from(
                 samples = samples[:, skip:]
             yield from joiner.add(position, rate, samples, names)
             position += samples.shape[1]
+            report.position_s = position / rate
             if position >= stop_s * rate:
                 break
         yield from joiner.flush()
@@ -177,8 +216,17 @@ def _fraction(seconds: float) -> float:
     return round(seconds, 6)
 
 
+def _place(packet: av.Packet, origin: float) -> tuple[float | None, float]:
+    """Where a packet's sound begins on the title's time line, None where it does not say, and how long it lasts; seconds."""
+    if packet.time_base is None:
+        return None, 0.0
+    stamp = packet.pts if packet.pts is not None else packet.dts
+    start_s = None if stamp is None else float(stamp * packet.time_base) - _fraction(origin)
+    return start_s, float((packet.duration or 0) * packet.time_base)
+
+
 def _frames(
-    container: av.container.InputContainer, stream: av.audio.stream.AudioStream, report: DecodeReport
+    container: av.container.InputContainer, stream: av.audio.stream.AudioStream, report: DecodeReport, origin: float
 ) -> Iterator[av.AudioFrame]:
     """Decode packet by packet: one bad packet costs its own samples and no more."""
     packets = container.demux(stream)
@@ -193,10 +241,14 @@ def _frames(
             errors += 1
             continue
         errors = 0
+        start_s, length_s = _place(packet, origin)
+        if packet.is_corrupt:  # the container's check failed; the decoder may make something of it all the same
+            begin_s = report.position_s if start_s is None else start_s
+            report.add_event(PACKET_ERROR, begin_s, begin_s + length_s)
         try:
             frames = packet.decode()
         except (av.error.FFmpegError, ValueError) as error:
-            report.note(error)
+            report.note(error, start_s, length_s)
             continue
         for frame in frames:
             if frame.samples and frame.sample_rate:

@@ -92,6 +92,7 @@ SEEK_EXACT_PCM_CONTAINERS = {"wav", "aiff", "w64", "mov"}
 # Containers whose header states a duration from the writer's knowledge, so that a shortfall means a cut-off file.
 DECLARING_CONTAINERS = {"mov", "matroska", "wav", "w64", "aiff", "flac", "avi", "caf", "tta", "wv", "mxf"}
 MAX_CONSECUTIVE_ERRORS = 64
+SHORTFALL_S = 1.0  # decoders pad the ends of a track; what is missing below this is not damage
 # What a header may claim and still be believed: telephone to measurement microphones, mono to the largest beds of objects.
 SAMPLE_RATES_HZ = (4_000, 768_000)
 MAX_CHANNELS = 128
@@ -183,6 +184,11 @@ def open_media(path: str) -> Iterator[av.container.InputContainer]:
             yield container
     finally:
         os.close(descriptor)
+
+
+def shortfall_s(announced_s: float) -> float:
+    """Seconds by which a track may be shorter than its header or its packets announce: decoders pad its ends."""
+    return max(min(SHORTFALL_S, 0.25 + 0.5 * announced_s), 0.01 * announced_s)
 
 
 def probe(path: str) -> list[TrackInfo]:

@@ -18,8 +18,9 @@ import pyarrow as pa
 from pyspark import SparkFiles, TaskContext
 from pyspark.sql.pandas.types import to_arrow_schema
 
-from udfs.contract import ModelContract, Predictor, digest_of, front_end_s, load_predictor, predict
+from udfs.contract import ModelContract, Predictor, ShippedModel, digest_of, front_end_s, load_predictor, predict
 from udfs.decoder import Decoder
+from udfs.decoder_findings import DECODER, finding
 from udfs.decoding import Block, DecodeReport
 from udfs.media import MediaError
 from udfs.schemas import SCORED
@@ -39,30 +40,6 @@ _ARROW_SCORED = to_arrow_schema(SCORED, timezone="UTC")
 # its content: as globals of a submitted script they would be loaded anew in every task.
 _predictors: dict[tuple[str, str, str], Predictor] = {}
 _decoder: Decoder | None = None
-
-
-@dataclass(frozen=True)
-class ShippedModel:
-    """A model version as it travels to the executors.
-
-    Args:
-        name: registered name.
-        version: registered version.
-        digest: `udfs.contract.digest_of` its folder when it was resolved.
-        archive: name under which Spark distributes the folder.
-        contract: what the model says of itself.
-    """
-
-    name: str
-    version: str
-    digest: str
-    archive: str
-    contract: ModelContract
-
-    @property
-    def key(self) -> str:
-        """Name and version as `tracks.scored_with` holds them."""
-        return f"{self.name}/{self.version}"
 
 
 @dataclass(frozen=True)
@@ -162,6 +139,8 @@ def score_spans(
                 raise item
             if isinstance(item, _Batch):
                 rows.extend(_scored_rows(item, models[item.model], predictors[item.model], silences, clock))
+            elif not item["is_report"]:
+                rows.append(item)
             else:
                 if last is not None:
                     rows.append(last)
@@ -373,6 +352,8 @@ def _produce_span(
             _place(span, _padded(rest, contract), number, contract, options, open_batches, put)
     if error_code is None:
         error_code, error = _damage(report)
+        if DECODER.key in span["models"] and (found := finding(span, report)) is not None:
+            put(found)
     return {
         "title_id": span["title_id"],
         "content_hash": span["content_hash"],

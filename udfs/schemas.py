@@ -28,8 +28,8 @@ _CONTENT_HASH = _column(
     "content_hash", StringType(), "SHA-256 over the track's codec and packets: survives a new file name or container"
 )
 _TRACK = _column("track", IntegerType(), "Number among the title's audio tracks, from 0")
-_MODEL = _column("model", StringType(), "Registered model name in MLflow")
-_MODEL_VERSION = _column("model_version", StringType(), "Registered model version in MLflow")
+_MODEL = _column("model", StringType(), "Registered model name in MLflow; decoder for what the decoder found")
+_MODEL_VERSION = _column("model_version", StringType(), "Registered model version in MLflow; of decoder, its rules")
 _SCAN_ID = _column("scan_id", StringType(), "Scan that wrote the row (scans.scan_id)")
 _START_S = _column("start_s", DoubleType(), "Begin, seconds from the title's zero")
 _END_S = _column("end_s", DoubleType(), "End (exclusive), seconds from the title's zero")
@@ -63,8 +63,12 @@ SEGMENTS = StructType(
         _TITLE_ID,
         _CONTENT_HASH,
         _TRACK,
-        _column("channel", IntegerType(), "Index of the channel in the track, from 0; -1 for a downmix of all"),
-        _column("channel_name", StringType(), "Name of the channel: FL, FR, FC, LFE ...; MIX for a downmix of all"),
+        _column("channel", IntegerType(), "Index of the channel in the track, from 0; -1 for all together"),
+        _column(
+            "channel_name",
+            StringType(),
+            "Name of the channel: FL, FR, FC, LFE ...; MIX for a downmix of all, ALL for what the decoder says",
+        ),
         _MODEL,
         _MODEL_VERSION,
         _START_S,
@@ -271,6 +275,11 @@ SPANS = StructType(
         _column("can_seek", BooleanType(), "A decode after a seek is sample-identical to one from the start"),
         _column("is_timed", BooleanType(), "The packets' time stamps are usable"),
         _column("models", ArrayType(StringType()), "Models that have not scored this content yet, as name/version"),
+        _column(
+            "announced_s",
+            DoubleType(),
+            "Of a track's last span: where its packets or its header say that it ends, seconds from the title's zero",
+        ),
     ]
 )
 

@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 from pyspark.sql.types import ArrayType, FloatType, MapType, StringType, StructField, StructType
 
-from udfs.contract import ModelContract
+from udfs.contract import ModelContract, ShippedModel
 from udfs.decoder import encode_path
 from udfs.media import MediaError
-from udfs.predict import ScanOptions, ShippedModel, model_folder, score_spans, task_device, worker_decoder
+from udfs.predict import ScanOptions, model_folder, score_spans, task_device, worker_decoder
 from udfs.remote import path_of, redacted
 from udfs.schemas import SEGMENTS
 

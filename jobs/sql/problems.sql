@@ -5,6 +5,7 @@
 --                        segments (different starts), first_s, last_s (starts), step_s (smallest between starts), length_s
 --          {detections}  the table detections
 -- Grain:   one row per kind x title x track x model version, some of them more than once; rows: surplus or missing, count
+-- Decoder: {decoder}, the key of what the decoder found: it has rows where it found something
 -- Gaps:    a version's hop is the smallest step between its segments anywhere; where no segment of it is left, a segment
 --          is taken to last {longest_segment_s} s. Segments lie on the title's grid, so a whole track loses less than a
 --          hop at either end, and {shortfall_s} s count as padding. Of a partial track nothing can be expected but
@@ -42,10 +43,11 @@ stored AS (  -- one row per content of a track and model version; a downmix has 
     GROUP BY title_id, content_hash, track, key
 ),
 
-claimed AS (  -- one row per track and model version that has scored it
-    SELECT title_id, content_hash, track, status, decoded_s, channels, EXPLODE(scored_with) AS key
+claimed AS (  -- one row per track and model version that has scored it; the decoder's rows are where it found something
+    SELECT title_id, content_hash, track, status, decoded_s, channels, key
     FROM {tracks} AS tracks
-    WHERE NOT is_waiting
+    LATERAL VIEW EXPLODE(scored_with) AS key
+    WHERE NOT is_waiting AND key <> {decoder}
 ),
 
 expected AS (

@@ -71,7 +71,7 @@ def work(what: str, rows: int) -> None:
     from jobs.launch import session
     from jobs.settings import OperatingPoint
     from jobs.temporal_filter import detect
-    from udfs.predict import ShippedModel
+    from udfs.contract import ShippedModel
 
     spark = session(f"bench filter: {what}")
     segments = spark.read.format("delta").load(str(HOME / str(rows) / "segments"))
