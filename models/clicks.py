@@ -65,11 +65,14 @@ def _plant(
         before = section
         section, mask = SIMULATORS[name].apply(before, sample_rate, rng, **drawn)
         changed = np.flatnonzero(mask[0])
-        if not len(changed) or (name == "underrun" and not _stands_out(before[0], section[0], changed)):
-            return None
-        first, last = changed[0] - own.start, changed[-1] - own.start
         # The paper marks the frame in which a click begins; an under-run is heard where it begins and where it ends.
-        for frame in {first // FRAME} if name == "click_offset" else {first // FRAME, last // FRAME}:
+        heard = changed[:1]
+        if name == "underrun" and len(changed):
+            ends = (int(changed[0]), int(changed[-1]) + 1)
+            heard = np.array([at for at in ends if _stands_out(before[0], section[0], at)])
+        if not len(heard):
+            return None
+        for frame in (heard - own.start) // FRAME:
             if 0 <= frame < len(target):
                 target[frame] = 1.0
     return (section[0], target) if target.any() else None
@@ -103,11 +106,10 @@ def _bend(samples: np.ndarray, at: int) -> float:
     return float(np.abs(np.diff(around, 2)).max(initial=0.0))
 
 
-def _stands_out(before: np.ndarray, after: np.ndarray, changed: np.ndarray) -> bool:
-    """Whether an under-run bends the waveform more than it is bent nearby anyway."""
-    at = int(changed[0])
-    around = slice(max(int(changed[0]) - 2, 0), int(changed[-1]) + 3)
-    return float(np.abs(np.diff(after[around], 2)).max()) > max(QUIETEST, _bend(before, at))
+def _stands_out(before: np.ndarray, after: np.ndarray, at: int) -> bool:
+    """Whether an under-run that begins or ends there bends the waveform more than it is bent nearby anyway."""
+    bend = np.abs(np.diff(after[max(at - 2, 0) : at + 2], 2)).max(initial=0.0)
+    return float(bend) > max(QUIETEST, _bend(before, at))
 
 
 def post_processed(waveform: np.ndarray, sample_rate: int, rng: np.random.Generator) -> np.ndarray:
