@@ -108,9 +108,25 @@ def events(spark):
 
     titles = [("a", "one", "flac", "music"), ("b", "one", "mp3", "music"), ("c", "two", "flac", "speech")]
     labels = [
-        ("a", "click", "click_offset", [0], [{"start_s": t, "end_s": t + 1e-5} for t in (1.0, 2.0, 3.0)], 0.5),
-        ("b", "click", "underrun", [0, 1], [{"start_s": 1.0, "end_s": 1.02}], 0.1),
-        ("c", "hum", "hum", [0], [{"start_s": 0.0, "end_s": 9.0}], 3.0),  # nothing that this model is for
+        (
+            "a",
+            "click",
+            "click_offset",
+            [0],
+            [{"start_s": t, "end_s": t + 1e-5} for t in (1.0, 2.0, 3.0)],
+            0.5,
+            "share of full scale",
+        ),
+        ("b", "click", "underrun", [0, 1], [{"start_s": 1.0, "end_s": 1.02}], -4.5, "change, dB"),
+        (
+            "c",
+            "hum",
+            "hum",
+            [0],
+            [{"start_s": 0.0, "end_s": 9.0}],
+            3.0,
+            "signal to defect, dB",
+        ),  # nothing that this model is for
     ]
     segments = [
         ("a", 0, 0, 0.0, 10.0, [event(0.999, 0.6, 0.95), event(2.002, 0.7), event(5.0, 0.8)]),  # two met, one made up
@@ -130,7 +146,7 @@ def events(spark):
         labels=spark.createDataFrame(
             labels,
             "title_id string, defect string, simulator string, channels array<int>, "
-            "events array<struct<start_s: double, end_s: double>>, severity double",
+            "events array<struct<start_s: double, end_s: double>>, severity double, severity_unit string",
         ),
         label="click",
         tolerance_s=0.003,
@@ -165,6 +181,7 @@ def test_event_figures_are_worked_out_from_the_counts(events, tmp_path):
     whole = events.counts(threshold=threshold).sum(axis=0)
     assert rows["all", "all", "false_events_per_hour"]["value"] == pytest.approx(whole[3] / (60 / 3600))
     assert rows["severity", "click_offset 0.4..0.6", "recall"]["segments"] == 3
+    assert rows["severity", "underrun -10..0 dB", "recall"]["segments"] == 2  # where the unit is one of decibels
     assert {name.name for name in events.draw_pictures(events.figures(), tmp_path)} == {
         "precision_recall.png",
         "recall_by_severity.png",

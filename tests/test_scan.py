@@ -113,11 +113,11 @@ def test_tracks_tell_each_file_once(scanned, spark):
     for row in rows.values():
         if row.status == "ok":
             assert row.decoded_s == pytest.approx(12.5, abs=0.1)
-            assert row.scored_with == ["level/1"]
+            assert row.scored_with == ["decoder/1", "level/1"]
 
 
 def test_segments_lie_on_the_titles_grid(scanned, spark):
-    rows = table(spark, scanned, "segments").collect()
+    rows = table(spark, scanned, "segments").where("model = 'level'").collect()
     film = [row for row in rows if (row.title_id, row.track) == ("film.mkv", 1)]
     assert {row.channel_name for row in film} == {"FL", "FR", "FC", "LFE", "BL", "BR"}
     assert {row.channel for row in film} == set(range(6))
@@ -132,7 +132,9 @@ def test_segments_lie_on_the_titles_grid(scanned, spark):
 
 
 def test_detections_find_the_loud_stretch(scanned, spark):
-    [row] = table(spark, scanned, "detections").collect()
+    row, cut_off = table(spark, scanned, "detections").orderBy(F.desc("model")).collect()
+    assert (cut_off.title_id, cut_off.defect, cut_off.model) == ("half.wav", "missing_audio", "decoder")
+    assert (cut_off.start_s, cut_off.end_s) == pytest.approx((6.25, 12.5), abs=0.01)
     assert (row.title_id, row.track, row.defect, row.start_s, row.end_s) == ("music/a b.flac", 0, "loud", 3.0, 9.0)
     assert (row.detected_s, row.channels, row.threshold) == (6.0, ["FL", "FR"], 0.3)
     assert row.peak_score == pytest.approx(0.9, abs=0.02)

@@ -330,13 +330,7 @@ def test_the_shipped_grid_is_readable():
     grid = tune.read_grid(PROJECT / "conf" / "tune.yaml")
     assert len(grid.thresholds) == 20
     assert len(grid.windows_s) == 10
-    assert set(ScanSettings().operating_points) == {
-        "default",
-        "hum",
-        "click",
-        "clicks/click",
-        "mp3-glitches/mp3_glitch",
-    }
+    assert {"default", "hum", "click"} <= set(ScanSettings().operating_points)
 
 
 def test_arrow_in_arrow_out():

@@ -72,7 +72,7 @@ SELECT
     titles.kind,
     CASE
         WHEN events.is_db
-            THEN FORMAT_STRING('%s %.0f..%.0f dB', events.simulator, FLOOR(events.severity / 10) * 10.0, FLOOR(events.severity / 10) * 10.0 + 10)
+            THEN FORMAT_STRING('%s %d..%d dB', events.simulator, FLOOR(events.severity / 10) * 10, FLOOR(events.severity / 10) * 10 + 10)
         WHEN events.simulator IS NOT NULL
             THEN FORMAT_STRING('%s %.1f..%.1f', events.simulator, FLOOR(events.severity * 5) / 5, FLOOR(events.severity * 5) / 5 + 0.2)
     END AS severity,
