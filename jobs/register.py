@@ -20,7 +20,7 @@ from udfs.contract import ModelContract
 
 CHAMPION = "champion"
 CHALLENGER = "challenger"
-WEIGHTS_ARTIFACT = "audio-artifacts.safetensors"
+WEIGHTS_ARTIFACT = "weights.safetensors"
 
 
 def contract_of(weights: Path) -> ModelContract:
@@ -193,14 +193,20 @@ def main(argv: list[str]) -> int:
 
 
 def _weights_of_run(run_id: str) -> Path:
-    registry.client()
     import mlflow
     from mlflow.exceptions import MlflowException
 
     try:
-        return Path(mlflow.artifacts.download_artifacts(run_id=run_id, artifact_path=WEIGHTS_ARTIFACT))
+        artifacts = [entry.path for entry in registry.client().list_artifacts(run_id)]
+        # Runs of earlier versions have them under another name.
+        named = [path for path in artifacts if path.endswith(".safetensors")]
+        if len(named) != 1:
+            raise AuscultError(
+                f"run {run_id}: expected {WEIGHTS_ARTIFACT} among its artifacts, found {artifacts or 'none'}"
+            )
+        return Path(mlflow.artifacts.download_artifacts(run_id=run_id, artifact_path=named[0]))
     except (MlflowException, OSError) as error:
-        raise AuscultError(f"run {run_id}: no {WEIGHTS_ARTIFACT} to be had from it: {error}") from error
+        raise AuscultError(f"run {run_id}: its weights cannot be had: {error}") from error
 
 
 if __name__ == "__main__":

@@ -1,0 +1,112 @@
+"""`make bench-together`: one scan with three models beside three scans with one each, and what each model costs.
+
+The good titles of the demo catalogue, BENCH_COPIES times; CPU seconds of every process, start-up (measured on a second of
+audio a core) taken off. Each way is measured BENCH_REPEATS times, in turn, and the least counts. Segments of the models differ
+in length; "audio hours per CPU hour" is what compares them: hours of one channel through the model alone.
+"""
+
+import json
+import os
+import shutil
+import sys
+import wave
+from pathlib import Path
+
+import numpy as np
+from deltalake import DeltaTable
+
+from models import checkpoint
+from tests.bench.process_tree import Measured, measure
+from tests.bench.throughput import BIN, PROJECT, machine
+
+COPIES = int(os.environ.get("BENCH_COPIES", "1"))
+REPEATS = int(os.environ.get("BENCH_REPEATS", "2"))
+THREE = ("audio-artifacts", "clicks", "mp3-glitches")
+ALONE = (*THREE, "audio-artifacts-cnn6")
+
+
+def main() -> None:
+    """Print the tables; write var/bench-together/result.json."""
+    home = PROJECT / "var" / "bench-together"
+    shutil.rmtree(home, ignore_errors=True)
+    home.mkdir(parents=True)
+    environment = {**os.environ, "AUSCULT_HOME": str(home)}
+    good = [p for p in sorted((PROJECT / "var" / "demo").rglob("*.*")) if p.parent.name in ("album", "radio", "film")]
+    if not good:
+        raise SystemExit("build the demo catalogue first: make scan")
+    subject, tiny = home / "catalogue", home / "tiny"
+    subject.mkdir()
+    tiny.mkdir()
+    for copy in range(COPIES):
+        for path in good:
+            shutil.copy(path, subject / f"{copy} {path.name}")
+    for number in range(os.cpu_count() or 1):
+        with wave.open(str(tiny / f"{number}.wav"), "wb") as file:
+            file.setnchannels(1)
+            file.setsampwidth(2)
+            file.setframerate(48_000)
+            file.writeframes(np.random.default_rng(number).uniform(-3e3, 3e3, 48_000).astype("<i2").tobytes())
+    for name in ALONE:
+        weights = checkpoint.WEIGHTS / f"{name}.safetensors"
+        measure([BIN / "python", PROJECT / "jobs" / "register.py", "--name", name, "--weights", weights], environment)
+    (home / "settings.yaml").write_text("equal_titles_once: false\n")
+
+    def scan(folder: Path, models: tuple[str, ...], number: int) -> tuple[Measured, Path]:
+        warehouse = home / f"{'+'.join(models)} {folder.name} {number}"
+        chosen = [argument for name in models for argument in ("--model", f"models:/{name}@champion")]
+        command = [
+            BIN / "spark-submit", PROJECT / "jobs" / "scan.py", "--catalogue", folder, "--warehouse", warehouse,
+            "--settings", home / "settings.yaml", *chosen,
+        ]  # fmt: skip
+        return measure(command, environment), warehouse
+
+    ways = [*((name,) for name in ALONE), THREE]
+    cpu_s: dict[tuple[str, ...], list[float]] = {way: [] for way in ways}
+    start_up_s: dict[tuple[str, ...], list[float]] = {way: [] for way in ways}
+    model_s: dict[tuple[str, ...], list[float]] = {way: [] for way in ways}
+    channel_s: dict[str, float] = {}
+    segments: dict[str, int] = {}
+    for number in range(REPEATS):
+        for way in ways:
+            start_up_s[way].append(scan(tiny, way, number)[0].total_cpu_s)
+            run, warehouse = scan(subject, way, number)
+            cpu_s[way].append(run.total_cpu_s)
+            [stages] = [
+                dict(row) for row in DeltaTable(str(warehouse / "scans")).to_pyarrow_table()["stages_s"].to_pylist()
+            ]
+            model_s[way].append(stages["model"] + stages.get("front_end", 0.0))
+            if len(way) == 1:
+                table = DeltaTable(str(warehouse / "segments")).to_pandas(columns=["model", "start_s", "end_s"])
+                mine = table[table["model"] == way[0]]
+                segments[way[0]], channel_s[way[0]] = len(mine), float((mine["end_s"] - mine["start_s"]).sum())
+            print(f"  {', '.join(way)}: {run.total_cpu_s:.0f} CPU s, {run.wall_s:.0f} s", file=sys.stderr)
+    net = {way: min(cpu_s[way]) - min(start_up_s[way]) for way in ways}
+    print(f"machine: {machine()}\n")
+    print(
+        "| model | audio hours (one channel) per CPU hour, model alone | segments per CPU second | scan, CPU seconds |"
+    )
+    print("|---|---|---|---|")
+    for name in ALONE:
+        busy_s = min(model_s[name,])
+        print(f"| {name} | {channel_s[name] / busy_s:.0f} | {segments[name] / busy_s:.0f} | {net[name,]:.0f} |")
+    apart = sum(net[name,] for name in THREE)
+    print(
+        f"\none scan with {', '.join(THREE)}: {net[THREE]:.0f} CPU s; three scans: {apart:.0f}; ratio {net[THREE] / apart:.2f}"
+    )
+    with_start_up = sum(min(cpu_s[name,]) for name in THREE)
+    print(
+        f"with start-up: {min(cpu_s[THREE]):.0f} and {with_start_up:.0f}; ratio {min(cpu_s[THREE]) / with_start_up:.2f}"
+    )
+    result = {
+        "machine": machine(),
+        "cpu_s": {"+".join(way): cpu_s[way] for way in ways},
+        "start_up_cpu_s": {"+".join(way): start_up_s[way] for way in ways},
+        "model_s": {"+".join(way): model_s[way] for way in ways},
+        "segments": segments,
+        "channel_s": channel_s,
+    }
+    (home / "result.json").write_text(json.dumps(result, indent=2))
+
+
+if __name__ == "__main__":
+    main()
