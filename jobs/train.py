@@ -24,7 +24,7 @@ from models import checkpoint
 from models.cnn6 import LABELS
 from models.distributed import rank
 from models.tasks import TASKS
-from models.training import Phase, TrainingSettings, settings_from, train
+from models.training import Phase, TrainingSettings, begun, settings_from, train
 
 
 def decode_to_cache(clean: str, cache: Path, settings: TrainingSettings) -> list[Path]:
@@ -89,7 +89,10 @@ def main(argv: list[str]) -> int:
         "--steps", type=int, help="train for so many steps of the last phase instead of the settings' phases"
     )
     parser.add_argument(
-        "--start-from", type=Path, metavar="WEIGHTS", help="begin with these weights instead of random ones"
+        "--start-from",
+        type=Path,
+        metavar="WEIGHTS",
+        help="begin with these weights instead of random ones; the network in the settings must have their shape, its label may be another",
     )
     parser.add_argument(
         "--cache", type=Path, default=home() / "cache", help="folder for decoded audio; shared, on a cluster"
@@ -124,6 +127,10 @@ def main(argv: list[str]) -> int:
         raise AuscultError(f"settings {options.settings}: {error}") from error
     if options.start_from is not None:
         contract_of(options.start_from)  # raises where they are no weights, before hours of decoding
+        try:
+            begun(settings, options.start_from)
+        except ValueError as error:
+            raise AuscultError(f"weights {error}") from error
     recordings = decode_to_cache(options.clean, options.cache, settings)
     if len(recordings) < 2:
         raise AuscultError(

@@ -123,16 +123,12 @@ def train(
         The best network and its validation result (see `models.tasks.evaluate`), with "segments_seen".
 
     Raises:
-        ValueError: the processes cannot share a batch or the validation evenly.
+        ValueError: the processes cannot share a batch or the validation evenly; `start_from` does not fit the settings.
     """
     settings.check_shares(world_size())
     torch.manual_seed(settings.seed)
     task = TASKS[settings.task]
-    if start_from is None:
-        network = checkpoint.build(settings.architecture, settings.network)
-    else:
-        network = checkpoint.load(start_from).requires_grad_(True)
-    network.to(device)
+    network = begun(settings, start_from).to(device)
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     model: nn.Module = network
     if world_size() > 1:
@@ -210,6 +206,23 @@ def train(
         distributed.barrier()  # the first process has written the best weights
     chosen = checkpoint.load(best_file)
     return chosen, {**evaluate(task, chosen, *held_out, device), "segments_seen": step * settings.batch_segments}
+
+
+def begun(settings: TrainingSettings, start_from: Path | None) -> Network:
+    """The network to train: random, or with the weights of another of the same shape (whose label may be another)."""
+    if start_from is None:
+        return checkpoint.build(settings.architecture, settings.network)
+    given = checkpoint.load(start_from)
+    if (found := checkpoint.architecture_of(given)) != settings.architecture:
+        raise ValueError(f"{start_from}: expected weights of {settings.architecture}, found {found}")
+    network = checkpoint.build(settings.architecture, {**given.config.to_dict(), **settings.network})
+    try:
+        network.load_state_dict(given.state_dict())
+    except RuntimeError as error:
+        raise ValueError(
+            f"{start_from}: does not fit the settings' network {settings.network}: {str(error).splitlines()[1].strip()}"
+        ) from error
+    return network
 
 
 def settings_from(values: dict[str, Any]) -> TrainingSettings:

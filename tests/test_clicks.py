@@ -7,10 +7,10 @@ from scipy import signal
 from signals import music_like
 
 from jobs import event_evaluation
-from models import clicks, tasks
+from models import checkpoint, clicks, tasks
 from models.clicks import FRAME, ClickSource, post_processed, shelf
 from models.tasks import best_f1
-from models.training import Phase, settings_from, train
+from models.training import Phase, begun, settings_from, train
 
 RATE, SAMPLES = 44_100, 16_384
 SEGMENT_S = SAMPLES / RATE
@@ -124,6 +124,28 @@ def test_a_network_that_cannot_learn_the_task_is_refused():
         settings_from({"task": "clocks"})
 
 
+def test_a_training_begins_with_weights_of_another_label(tmp_path):
+    clicks_network = checkpoint.build("hooknet", {"growth": 2, "label": "click"})
+    checkpoint.save(clicks_network, tmp_path / "w.safetensors", half=False)
+    settings = settings_from(
+        {"task": "mp3_glitches", "architecture": "hooknet", "network": {"growth": 2, "label": "mp3_glitch"}}
+    )
+    network = begun(settings, tmp_path / "w.safetensors")
+    assert network.config.labels == ("mp3_glitch",)
+    assert all(parameter.requires_grad for parameter in network.parameters())
+    for name, weights in clicks_network.state_dict().items():
+        torch.testing.assert_close(network.state_dict()[name], weights)
+    for other, message in (
+        (
+            {"task": "mp3_glitches", "architecture": "hooknet", "network": {"growth": 3}},
+            "does not fit the settings' network",
+        ),
+        ({"task": "artifacts", "architecture": "dscnn"}, "expected weights of dscnn, found hooknet"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            begun(settings_from(other), tmp_path / "w.safetensors")
+
+
 @pytest.mark.parametrize("module", [clicks, tasks, event_evaluation])
 def test_examples(module):
     assert doctest.testmod(module).failed == 0
@@ -135,7 +157,6 @@ def test_simulate_register_scan_evaluate(home, spark, tmp_path, monkeypatch, cap
     from signals import write
 
     from jobs import evaluate, register, registry, simulate
-    from models import checkpoint
 
     monkeypatch.setattr(spark, "stop", lambda: None)  # the tests' session outlives the job
     for number in range(3):
