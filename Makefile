@@ -8,7 +8,7 @@ SLOW ?= slow
 DEMO := $(if $(filter var/demo,$(CATALOGUE)),1)
 export AUSCULT_HOME ?= $(CURDIR)/var
 .DEFAULT_GOAL := help
-.PHONY: help setup scan demo-table register test test-slow chaos audit check bench bench-peers bench-growth bench-serving bench-size bench-training bench-tuning bench-filter evaluate evaluate-r128 lock dist
+.PHONY: help setup scan demo-table register test test-slow chaos audit check bench bench-peers bench-growth bench-serving bench-size bench-training bench-tuning bench-filter bench-localisation bench-together evaluate evaluate-r128 evaluate-clicks evaluate-mp3-glitches lock dist
 
 help: ## print this help
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -31,8 +31,7 @@ scan: setup ## scan the demo catalogue, or CATALOGUE=/my/media
 	$(BIN)/spark-submit jobs/scan.py --catalogue "$(CATALOGUE)" $(if $(DEMO),--settings conf/demo.yaml)
 
 register: setup ## register the shipped models in MLflow
-	$(BIN)/python jobs/register.py
-	$(BIN)/python jobs/register.py --name audio-artifacts-cnn6 --weights models/weights/audio-artifacts-cnn6.safetensors
+	$(BIN)/python jobs/register.py --shipped
 
 demo-table: setup ## what the scan of the demo catalogue found, missed and invented
 	@$(BIN)/spark-submit jobs/demo.py compare var/demo
@@ -95,6 +94,27 @@ evaluate-r128: setup ## the default model on the same recordings at programme lo
 	  --out var/evaluation-r128 --format flac --format mp3 --format m4a --format opus --seconds 60 --seed 1 --loudness-lufs -23
 	@$(MAKE) -s register
 	$(BIN)/spark-submit jobs/evaluate.py --catalogue var/evaluation-r128 --model models:/audio-artifacts@champion
+
+var/evaluation-clicks/titles var/evaluation-mp3-glitches/titles: var/evaluation-%/titles: | setup
+	$(BIN)/python jobs/demo.py clean var/evaluation-$*/clean.csv
+	$(BIN)/spark-submit jobs/simulate.py --catalogue var/evaluation-$*/clean.csv --out var/evaluation-$* --defects $(subst -,_,$*) \
+	  --format flac --format mp3 --format m4a --format opus --seconds 60 --seed 1
+
+evaluate-clicks: var/evaluation-clicks/titles ## the click detector by events, beside adeclick and, where installed, Essentia's
+	@$(MAKE) -s register
+	$(BIN)/python -m tests.bench.baselines
+	$(BIN)/spark-submit jobs/evaluate.py --catalogue var/evaluation-clicks --model models:/clicks@champion \
+	  --model models:/adeclick@champion $$($(BIN)/python -c 'import importlib.util as u; print("--model models:/sigclick@champion" if u.find_spec("essentia") else "")')
+
+evaluate-mp3-glitches: var/evaluation-mp3-glitches/titles ## the detector of damaged MP3 frames by events
+	@$(MAKE) -s register
+	$(BIN)/spark-submit jobs/evaluate.py --catalogue var/evaluation-mp3-glitches --model models:/mp3-glitches@champion
+
+bench-localisation: var/evaluation-clicks/titles ## detectors of clicks and MP3 glitches by their 128 outputs a segment, as in the paper
+	$(BIN)/python -m tests.bench.localisation
+
+bench-together: setup ## one scan with three models beside three scans with one each; after make scan
+	$(BIN)/python -m tests.bench.together
 
 lock: ## resolve pyproject.toml's pins into requirements.lock
 	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes --no-header \

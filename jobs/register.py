@@ -1,8 +1,9 @@
 """Registers weights as a new version of a model, and makes it the champion if it is not worse than the present one.
 
-Reads: a safetensors file (`--weights`, default the shipped one) or a training run (`--run-id`).
+Reads: a safetensors file (`--weights`, default the shipped detector of artifacts), a training run (`--run-id`), or all that
+    is shipped (`--shipped`).
 Writes: a run and a model version in MLflow.
-Launch: spark-submit jobs/register.py [--weights FILE | --run-id ID] [--name NAME] [--compare-on CATALOGUE]
+Launch: spark-submit jobs/register.py [--weights FILE | --run-id ID | --shipped] [--name NAME] [--compare-on CATALOGUE]
 Takes: seconds (the first time about 15 more, in which MLflow prepares its database); with --compare-on the time of
     a scan of that catalogue.
 """
@@ -170,6 +171,9 @@ def main(argv: list[str]) -> int:
     source = parser.add_mutually_exclusive_group()
     source.add_argument("--weights", type=Path, default=checkpoint.SHIPPED, help="safetensors file (default: shipped)")
     source.add_argument("--run-id", help="MLflow run of jobs/train.py whose best weights to register")
+    source.add_argument(
+        "--shipped", action="store_true", help="register every shipped network, each under its own name"
+    )
     parser.add_argument("--name", default=SHIPPED_MODEL, help="registered model name")
     parser.add_argument(
         "--compare-on",
@@ -182,13 +186,15 @@ def main(argv: list[str]) -> int:
     options = parser.parse_args(argv)
     if options.force is not None and not options.force.strip():
         parser.error("--force: expected a reason")
-    weights = options.weights
-    if options.run_id:
-        weights = _weights_of_run(options.run_id)
-    version = register(weights, options.name, options.run_id)
-    is_champion, reason = promote(options.name, version, options.compare_on, options.force)
-    alias = CHAMPION if is_champion else CHALLENGER
-    print(f"models:/{options.name}/{version} at {registry.tracking_uri()} is the {alias}: {reason}")
+    if options.shipped:
+        networks = {path.stem: path for path in sorted(checkpoint.WEIGHTS.glob("*.safetensors"))}
+    else:
+        networks = {options.name: _weights_of_run(options.run_id) if options.run_id else options.weights}
+    for name, weights in networks.items():
+        version = register(weights, name, options.run_id)
+        is_champion, reason = promote(name, version, options.compare_on, options.force)
+        alias = CHAMPION if is_champion else CHALLENGER
+        print(f"models:/{name}/{version} at {registry.tracking_uri()} is the {alias}: {reason}")
     return 0
 
 
