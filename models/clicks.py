@@ -69,7 +69,7 @@ def _plant(
         heard = changed[:1]
         if name == "underrun" and len(changed):
             ends = (int(changed[0]), int(changed[-1]) + 1)
-            heard = np.array([at for at in ends if _stands_out(before[0], section[0], at)])
+            heard = np.array([at for at in ends if stands_out(before[0], section[0], at)])
         if not len(heard):
             return None
         for frame in (heard - own.start) // FRAME:
@@ -106,7 +106,7 @@ def _bend(samples: np.ndarray, at: int) -> float:
     return float(np.abs(np.diff(around, 2)).max(initial=0.0))
 
 
-def _stands_out(before: np.ndarray, after: np.ndarray, at: int) -> bool:
+def stands_out(before: np.ndarray, after: np.ndarray, at: int) -> bool:
     """Whether an under-run that begins or ends there bends the waveform more than it is bent nearby anyway."""
     bend = np.abs(np.diff(after[max(at - 2, 0) : at + 2], 2)).max(initial=0.0)
     return float(bend) > max(QUIETEST, _bend(before, at))

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 
 from models import checkpoint, metrics
-from models.clicks import post_processed
+from models.clicks import post_processed, stands_out
 from models.codecs import recode
 from models.defects import click_offset, underrun
 from models.defects.mp3_glitch import AUDIBLE_DB, FRAME, damaged, distance_db
@@ -115,7 +115,7 @@ def click_trial(sounds: list[np.ndarray], kinds: list[str], what: str, seed: int
                 if place == 0:
                     section, target, facts = planted(section, what, margin, rng)
                     if not target.any():
-                        continue  # silence cannot have an under-run
+                        continue  # an under-run that cannot be heard, in silence for one
                 break
             if what == "after effects":
                 section = post_processed(section, RATE_HZ, np.random.default_rng(int(rng.integers(1 << 40))))
@@ -138,8 +138,10 @@ def planted(
         manner = str(rng.choice(underrun.MANNERS))
         made, mask = underrun.apply(section[None], RATE_HZ, rng, positions=[at], lengths=[length], manners=[manner])
         changed = np.flatnonzero(mask[0])
-        if len(changed):
-            target[[(changed[0] - margin) // FRAME, (changed[-1] - margin) // FRAME]] = True
+        ends = (int(changed[0]), int(changed[-1]) + 1) if len(changed) else ()
+        for end in ends:
+            if stands_out(section, made[0], end):  # what bends the waveform less than it is bent nearby, nobody hears
+                target[min((end - margin) // FRAME, len(target) - 1)] = True
         return made[0], target, {"under-run": manner}
     length = int(rng.choice(click_offset.LENGTHS))
     low, high = (0.03, 0.3) if what == "quiet" else click_offset.OFFSETS
