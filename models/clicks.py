@@ -6,13 +6,12 @@ import numpy as np
 from scipy import signal
 
 from models.defects import SIMULATORS, click_offset, underrun
+from models.defects.underrun import QUIETEST, bend, stands_out
 from models.segments import MARGIN_S, TRIES, PairSource, as_catalogue, through_codec
 
 FRAME = 128  # samples of one output
 UNDERRUN_SHARE = 0.3  # of the clicks
 QUIET_SHARE = 0.4  # of the paper's clicks: below its least offset, down to what the sound around hides
-QUIETEST = 0.01  # share of full scale
-AROUND = 256  # samples on either side that hide a click
 MORE_CLICKS = 0.3  # beside the first, on average
 POST_SHARE = 0.5  # with reverb, equaliser or compressor afterwards
 
@@ -82,7 +81,7 @@ def _one_offset(clean: np.ndarray, own: slice, is_varied: bool, rng: np.random.G
     at = int(rng.integers(own.start, own.stop - max(click_offset.LENGTHS) + 1))
     low, high = click_offset.OFFSETS
     if is_varied and rng.random() < QUIET_SHARE:
-        least = max(QUIETEST, _bend(clean, at))
+        least = max(QUIETEST, bend(clean, at))
         if least < low:
             low, high = np.exp(rng.uniform(np.log(least), np.log(low), 2))
             low, high = min(low, high), max(low, high)
@@ -98,18 +97,6 @@ def _one_underrun(own: slice, rng: np.random.Generator) -> dict[str, list]:
         "lengths": [length],
         "manners": [str(rng.choice(underrun.MANNERS))],
     }
-
-
-def _bend(samples: np.ndarray, at: int) -> float:
-    """Largest second difference near a sample: what a click must exceed to be one."""
-    around = samples[max(at - AROUND, 0) : at + AROUND]
-    return float(np.abs(np.diff(around, 2)).max(initial=0.0))
-
-
-def stands_out(before: np.ndarray, after: np.ndarray, at: int) -> bool:
-    """Whether an under-run that begins or ends there bends the waveform more than it is bent nearby anyway."""
-    bend = np.abs(np.diff(after[max(at - 2, 0) : at + 2], 2)).max(initial=0.0)
-    return float(bend) > max(QUIETEST, _bend(before, at))
 
 
 def post_processed(waveform: np.ndarray, sample_rate: int, rng: np.random.Generator) -> np.ndarray:

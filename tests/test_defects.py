@@ -191,6 +191,21 @@ def test_underrun_loses_the_sound_as_its_manner_says(manner, expected):
     assert mask.tolist() == [[False, False, True, True, False]]
 
 
+def test_underruns_that_are_drawn_can_be_heard():
+    """One end at least bends the waveform by more than anything around it; a quiet stretch holds none."""
+    clean = waveform_for(44_100, 1)
+    clean[:, 44_100 : 2 * 44_100] *= 1e-3
+    for seed in range(20):
+        drawn = underrun.draw(clean, 44_100, np.random.default_rng(seed))
+        for position, length, manner in zip(drawn["positions"], drawn["lengths"], drawn["manners"], strict=True):
+            assert not 44_100 + 256 < position < 2 * 44_100 - length - 256
+            lost, _ = underrun.apply(
+                clean, 44_100, np.random.default_rng(0), positions=[position], lengths=[length], manners=[manner]
+            )
+            bends = [np.abs(np.diff(x[0, position - 200 : position + length + 200], 2)).max() for x in (lost, clean)]
+            assert bends[0] > max(0.01, bends[1])
+
+
 def test_underrun_of_silence_is_none():
     assert underrun.draw(np.zeros((1, 48_000), np.float32), 48_000, np.random.default_rng(0)) is None
 

@@ -8,24 +8,54 @@ import numpy as np
 MEAN_GAP_S = 3.7
 LENGTHS = (32, 1024)  # samples
 MANNERS = ("silence", "hold", "repeat")
+TRIES = 20
+QUIETEST = 0.01  # share of full scale: less of a bend is no click
+AROUND = 256  # samples on either side that hide one
 
 
 def draw(waveform: np.ndarray, sample_rate: int, rng: np.random.Generator) -> dict[str, list] | None:
-    """Draw positions (samples), lengths (samples) and manners of the under-runs; at least one.
+    """Draw positions (samples), lengths (samples) and manners of under-runs that can be heard; at least one.
 
-    None where the waveform is too short, or nothing but silence: nothing can be missing in it.
+    None where the waveform is too short, or where none could be heard: in silence nothing is missing.
     """
     shortest, longest = LENGTHS
     total = waveform.shape[1]
     if total <= 2 * longest or not waveform.any():
         return None
     count = max(1, int(rng.poisson(total / sample_rate / MEAN_GAP_S)))
-    lengths = np.exp(rng.uniform(np.log(shortest), np.log(longest), count)).astype(int)
-    return {
-        "positions": np.sort(rng.integers(longest, total - longest + 1, count)).tolist(),
-        "lengths": lengths.tolist(),
-        "manners": rng.choice(MANNERS, count).tolist(),
-    }
+    found = []
+    for length in np.exp(rng.uniform(np.log(shortest), np.log(longest), count)).astype(int).tolist():
+        manner = str(rng.choice(MANNERS))
+        for position in rng.integers(longest, total - longest + 1, TRIES).tolist():
+            if _is_heard(waveform, position, length, manner, sample_rate, rng):
+                found.append((position, length, manner))
+                break
+    if not found:
+        return None
+    positions, lengths, manners = map(list, zip(*sorted(found), strict=True))
+    return {"positions": positions, "lengths": lengths, "manners": manners}
+
+
+def _is_heard(
+    waveform: np.ndarray, position: int, length: int, manner: str, sample_rate: int, rng: np.random.Generator
+) -> bool:
+    begin = position - LENGTHS[1]
+    before = waveform[:, begin : position + length + AROUND]
+    after, mask = apply(before, sample_rate, rng, positions=[position - begin], lengths=[length], manners=[manner])
+    ends = (position - begin, position - begin + length)
+    return bool(mask.any()) and any(stands_out(*pair, at) for pair in zip(before, after, strict=True) for at in ends)
+
+
+def bend(samples: np.ndarray, at: int) -> float:
+    """Largest second difference near a sample of one channel: what a click there must exceed to be one."""
+    around = samples[max(at - AROUND, 0) : at + AROUND]
+    return float(np.abs(np.diff(around, 2)).max(initial=0.0))
+
+
+def stands_out(before: np.ndarray, after: np.ndarray, at: int) -> bool:
+    """Whether an under-run that begins or ends there bends a channel more than it is bent nearby anyway."""
+    made = np.abs(np.diff(after[max(at - 2, 0) : at + 2], 2)).max(initial=0.0)
+    return float(made) > max(QUIETEST, bend(before, at))
 
 
 def apply(

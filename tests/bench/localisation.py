@@ -22,10 +22,11 @@ import numpy as np
 import torch
 
 from models import checkpoint, metrics
-from models.clicks import post_processed, stands_out
+from models.clicks import post_processed
 from models.codecs import recode
 from models.defects import click_offset, underrun
 from models.defects.mp3_glitch import AUDIBLE_DB, FRAME, damaged, distance_db
+from models.defects.underrun import stands_out
 from models.segments import stretch
 from models.serving import Classifier
 from models.tasks import THRESHOLDS, best_f1
