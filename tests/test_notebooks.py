@@ -31,8 +31,8 @@ def test_defects(tmp_path, monkeypatch, is_recording, music):
     outputs = run("defects.ipynb", tmp_path)
     pictures = [output for output in outputs if "image/png" in output.get("data", {})]
     players = [output for output in outputs if "<audio" in output.get("data", {}).get("text/html", "")]
-    assert len(pictures) == 8
-    assert len(players) == 12
+    assert len(pictures) == 9
+    assert len(players) == 13
 
 
 @pytest.fixture(scope="module")
