@@ -113,7 +113,8 @@ def resolve(uris: list[str]) -> list[ResolvedModel]:
 def shipped(uris: list[str]) -> list[ShippedModel]:
     """What wrote stored scores: as `resolve`, and the decoder (models:/decoder/1), which is in no registry."""
     ours = f"models:/{DECODER.key}"
-    found = [model.shipped for model in resolve([uri for uri in uris if uri != ours])]
+    others = [uri for uri in uris if uri != ours]
+    found = [model.shipped for model in resolve(others)] if others else []
     return [*found, DECODER] if ours in uris else found
 
 

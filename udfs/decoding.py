@@ -24,6 +24,10 @@ BLOCK_S = 1.0
 PACKET_ERROR, TIME_JUMP, MISSING_AUDIO = EVENT_LABELS = ("packet_error", "time_jump", "missing_audio")
 SHORTEST_EVENT_S = 0.001  # an event lasts at least so long, as one millisecond counts in detections
 JOINED_S = 0.1  # events of a kind this close together are one
+LONGEST_PACKET_S, BELIEVED_S = (
+    1.0,
+    10.0,
+)  # what a damaged packet may say of its length and of its distance from the last
 MAX_EVENTS = 1000  # of a span; the last one then reaches to the end of the damage
 
 
@@ -169,10 +173,11 @@ def _decode_from(
             except av.error.FFmpegError:
                 return
         joiner = _Joiner(first_s, report)
+        report.position_s = seek_s or 0.0
         position: int | None = None
         rate = 0
         suspected = 0
-        for frame in _frames(container, stream, report, origin):
+        for frame in _frames(container, stream, report, origin if is_timed else None):
             if frame.sample_rate != rate:
                 if position is not None:
                     position = round(position * frame.sample_rate / rate)
@@ -216,17 +221,29 @@ def _fraction(seconds: float) -> float:
     return round(seconds, 6)
 
 
-def _place(packet: av.Packet, origin: float) -> tuple[float | None, float]:
-    """Where a packet's sound begins on the title's time line, None where it does not say, and how long it lasts; seconds."""
+def _place(packet: av.Packet, origin: float | None, position_s: float) -> tuple[float, float]:
+    """Where a packet's sound begins on the title's time line, and how long it lasts; seconds.
+
+    Args:
+        packet: it may be damaged, and its time stamp with it.
+        origin: the container's start; None where time stamps are of no use.
+        position_s: what has been decoded so far, which is to be believed where the packet is not.
+    """
     if packet.time_base is None:
-        return None, 0.0
+        return position_s, 0.0
     stamp = packet.pts if packet.pts is not None else packet.dts
-    start_s = None if stamp is None else float(stamp * packet.time_base) - _fraction(origin)
-    return start_s, float((packet.duration or 0) * packet.time_base)
+    length_s = min(max(float((packet.duration or 0) * packet.time_base), 0.0), LONGEST_PACKET_S)
+    if origin is None or stamp is None:
+        return position_s, length_s
+    start_s = float(stamp * packet.time_base) - _fraction(origin)
+    return (start_s if abs(start_s - position_s) < BELIEVED_S else position_s), length_s
 
 
 def _frames(
-    container: av.container.InputContainer, stream: av.audio.stream.AudioStream, report: DecodeReport, origin: float
+    container: av.container.InputContainer,
+    stream: av.audio.stream.AudioStream,
+    report: DecodeReport,
+    origin: float | None,
 ) -> Iterator[av.AudioFrame]:
     """Decode packet by packet: one bad packet costs its own samples and no more."""
     packets = container.demux(stream)
@@ -241,10 +258,9 @@ def _frames(
             errors += 1
             continue
         errors = 0
-        start_s, length_s = _place(packet, origin)
+        start_s, length_s = _place(packet, origin, report.position_s)
         if packet.is_corrupt:  # the container's check failed; the decoder may make something of it all the same
-            begin_s = report.position_s if start_s is None else start_s
-            report.add_event(PACKET_ERROR, begin_s, begin_s + length_s)
+            report.add_event(PACKET_ERROR, start_s, start_s + length_s)
         try:
             frames = packet.decode()
         except (av.error.FFmpegError, ValueError) as error:

@@ -40,7 +40,9 @@ met AS (  -- one row per planted stretch and found event that lie together
 
 of_planted AS (  -- score: the largest of what met it, -1 where nothing did
     SELECT
-        planted.title_id, planted.simulator, planted.severity, planted.is_db, TRUE AS is_planted, MAX(met.score) IS NOT NULL AS is_met,
+        planted.title_id, planted.simulator, planted.severity, planted.is_db,
+        TRUE AS is_planted,
+        MAX(met.score) IS NOT NULL AS is_met,
         COALESCE(MAX(met.score), -1.0) AS score
     FROM planted
     LEFT JOIN met
@@ -55,7 +57,9 @@ of_planted AS (  -- score: the largest of what met it, -1 where nothing did
 
 of_found AS (
     SELECT
-        found.title_id, NULL AS simulator, NULL AS severity, NULL AS is_db, FALSE AS is_planted, MAX(met.score) IS NOT NULL AS is_met,
+        found.title_id, NULL AS simulator, NULL AS severity, NULL AS is_db,
+        FALSE AS is_planted,
+        MAX(met.score) IS NOT NULL AS is_met,
         found.score
     FROM found
     LEFT JOIN met

@@ -4,7 +4,8 @@
 --         {defects}   one row per model x model_version x defect: floor (lowest score of interest), ignored_channels
 -- Grain:  one row per title x track x model x version x defect with scores from the floor on
 -- Times:  milliseconds; moments are in no order, one per channel and segment (or event, of models that have them):
---         udfs/rolling.py sorts and merges them, one title at a time, where grouping them here would shuffle as many groups as there are segments
+--         udfs/rolling.py sorts and merges them, one title at a time, where grouping them here would shuffle as many groups as
+--         there are segments
 
 WITH reached AS (  -- one row per channel and segment, with what in it may count
     SELECT
