@@ -20,7 +20,7 @@ from pyspark.sql.pandas.types import to_arrow_schema
 
 from udfs.contract import ModelContract, Predictor, ShippedModel, digest_of, front_end_s, load_predictor, predict
 from udfs.decoder import Decoder
-from udfs.decoder_findings import DECODER, finding
+from udfs.decoder_findings import DECODER, findings
 from udfs.decoding import Block, DecodeReport
 from udfs.media import MediaError
 from udfs.schemas import SCORED
@@ -352,8 +352,9 @@ def _produce_span(
             _place(span, _padded(rest, contract), number, contract, options, open_batches, put)
     if error_code is None:
         error_code, error = _damage(report)
-        if DECODER.key in span["models"] and (found := finding(span, report)) is not None:
-            put(found)
+        if DECODER.key in span["models"]:
+            for row in findings(span, report):
+                put(row)
     return {
         "title_id": span["title_id"],
         "content_hash": span["content_hash"],
