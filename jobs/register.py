@@ -21,6 +21,7 @@ from udfs.contract import ModelContract
 
 CHAMPION = "champion"
 CHALLENGER = "challenger"
+EVENT_SCORE = 0.25  # of networks with frames: what is stored, so that evaluation and tuning may look below one half
 WEIGHTS_ARTIFACT = "weights.safetensors"
 
 
@@ -45,6 +46,7 @@ def contract_of(weights: Path) -> ModelContract:
             labels=config.labels,
             frames=config.frames,
             margin_s=margin_s,
+            event_score=EVENT_SCORE,
         )
     return ModelContract(
         sample_rate_hz=config.sample_rate_hz,

@@ -186,7 +186,7 @@ def test_simulate_register_scan_evaluate(home, spark, tmp_path, monkeypatch, cap
             event.end_s - event.start_s == pytest.approx(n * frame_s)
             for event, n in zip(row.events, lengths, strict=True)
         )
-        assert all(score >= 0.5 for event in row.events for score in event.scores)
+        assert all(score >= model.shipped.contract.event_score for event in row.events for score in event.scores)
         assert max([0.0, *(max(event.scores) for event in row.events)]) in (0.0, pytest.approx(row.scores["click"]))
     figures = spark.read.format("delta").load(str(labelled / "warehouse" / "evaluations"))
     metrics = {row.metric for row in figures.where("facet = 'all'").collect()}
