@@ -9,6 +9,7 @@ recordings. BENCH_SEGMENTS segments with a click for each kind of click, nine ti
 
 import csv
 import importlib.util
+import itertools
 import json
 import os
 import sys
@@ -57,6 +58,7 @@ class Trial:
         recording: int (segments,): number of the recording.
         kinds: content of each segment.
         facts: of segments with a click: facet to value.
+        changes_db: of MP3 streams, by how much each frame's power spectrum is changed, (segments, frames).
         scores: by detector, (segments, frames).
     """
 
@@ -65,6 +67,7 @@ class Trial:
     recording: list[int] = field(default_factory=list)
     kinds: list[str] = field(default_factory=list)
     facts: list[dict[str, str]] = field(default_factory=list)
+    changes_db: list[np.ndarray] = field(default_factory=list)
     scores: dict[str, np.ndarray] = field(default_factory=dict)
 
     def add(self, waveform: np.ndarray, target: np.ndarray, recording: int, kind: str, facts: dict[str, str]) -> None:
@@ -174,6 +177,7 @@ def glitch_trial(sounds: list[np.ndarray], kinds: list[str]) -> Trial:
         for place in range(count):
             part = slice(place * SAMPLES, (place + 1) * SAMPLES)
             trial.add(broken[part], change_db[place] > AUDIBLE_DB, number, kind, {})
+            trial.changes_db.append(change_db[place])
     return trial
 
 
@@ -276,6 +280,11 @@ def main() -> None:
         glitches.scores[detector] = score(np.stack(glitches.waveforms))
         thresholds[detector] = best_threshold(glitches, detector)
         report(detector, "MP3 streams", glitches)
+        said, changes_db = glitches.scores[detector] >= thresholds[detector], np.stack(glitches.changes_db)
+        lines += ["", line(["change of the power spectrum, dB", "recall, %", "frames"]), "|---" * 3 + "|"]
+        for low, high in itertools.pairwise((AUDIBLE_DB, -40.0, -30.0, -20.0, -10.0, np.inf)):
+            of_it = (changes_db > low) & (changes_db <= high)
+            lines.append(line([f"{low:.0f} to {high:.0f}", f"{100 * said[of_it].mean():.1f}", int(of_it.sum())]))
     lines += ["", line(["recall, %", *found]), "|---" * (1 + len(found)) + "|"]
     for row, trial in trials.items():
         for facet in sorted({name for facts in trial.facts for name in facts}):
