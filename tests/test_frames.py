@@ -91,6 +91,14 @@ def test_the_last_sample_counts(rows_of, samples):
     assert event["start_s"] <= (samples - 1) / RATE < event["end_s"]
 
 
+def test_a_track_that_ends_at_full_level_ends_without_a_step():
+    sound = 0.9 * np.cos(np.arange(5_000) * 0.05)
+    [(_, padded, _, length)] = predict._padded((0, sound[None], ("FC",)), CONTRACT)
+    assert (padded.shape, length) == ((1, SEGMENT), 5_000)
+    np.testing.assert_array_equal(padded[0, :5_000], sound)
+    assert np.abs(np.diff(padded[0])).max() <= np.abs(np.diff(sound)).max()
+
+
 def test_sliding_one_click_over_a_border_never_loses_it(rows_of):
     for at in range(SEGMENT - MARGIN - 3 * FRAME, SEGMENT - MARGIN + 3 * FRAME, 97):
         waveform = np.zeros(2 * RATE)

@@ -115,3 +115,23 @@ def test_what_cannot_be_made_is_told(spark, clean, tmp_path):
     write(tmp_path / "two" / "a.wav", music_like(2.0, 48_000, np.random.default_rng(0)))
     with pytest.raises(AuscultError, match="differ in their suffix only"):
         simulate.main(["--catalogue", str(tmp_path / "two"), "--out", str(tmp_path / "out")])
+
+
+def test_a_title_that_is_cut_short_fades(clean, tmp_path):
+    """The last 20 ms fall to nothing, whatever the blocks; what fits as a whole is left as it is."""
+    from udfs.decoder import Decoder, encode_path
+    from udfs.simulation import simulate as simulated
+
+    decoder = Decoder()
+    path = clean / "c.wav"
+    waveforms = {}
+    for seconds in (1.001, float("inf")):
+        target = tmp_path / f"{seconds}.flac"
+        simulated(decoder, encode_path(str(path)), target, "clean", np.random.default_rng(0), seconds, 10.0)
+        waveforms[seconds] = samples(target)
+    decoder.close()
+    cut, whole = waveforms.values()
+    assert cut.shape[1] == round(1.001 * 48_000)
+    np.testing.assert_array_equal(cut[:, :-960], whole[:, : cut.shape[1] - 960])
+    gain = np.arange(960, 0, -1) / 960 - 1 / 960
+    np.testing.assert_allclose(cut[:, -960:], whole[:, cut.shape[1] - 960 : cut.shape[1]] * gain, atol=2e-4)

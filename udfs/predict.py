@@ -389,11 +389,15 @@ def _cut(
 
 
 def _padded(rest: tuple[int, np.ndarray, tuple[str, ...]], contract: ModelContract) -> Iterator[_Segment]:
-    """The end of a track with silence behind it, unless the segment before has kept all of it."""
+    """The end of a track with its mirror image behind it, unless the segment before has kept all of it.
+
+    Silence would do where the sound fades; a track that ends at full level would end with a step, which is a click.
+    """
     segment, samples, names = rest
     length = samples.shape[1]
     if segment == 0 or length > contract.margin_s * contract.sample_rate_hz:
-        yield segment, np.pad(samples, ((0, 0), (0, contract.segment_samples - length))), names, length
+        behind = ((0, 0), (0, contract.segment_samples - length))
+        yield segment, np.pad(samples, behind, mode="symmetric"), names, length
 
 
 def _place(

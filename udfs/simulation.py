@@ -20,6 +20,7 @@ from udfs.media import MediaError
 from udfs.schemas import SIMULATED, SIMULATION
 
 CLEAN = "clean"
+FADE_S = 0.02  # where a title is cut short: an end at full level is a click that nobody planted
 RATE_HZ = 48_000  # the paper's, and one that every encoder takes
 LAYOUTS = {1: "mono", 2: "stereo", 3: "2.1", 4: "quad", 5: "5.0", 6: "5.1", 7: "6.1", 8: "7.1"}
 MOST_CHANNELS = {".mp3": 2}
@@ -118,14 +119,19 @@ def simulate(
 
     def blocks() -> Iterator[np.ndarray]:
         left = seconds * RATE_HZ  # may be infinite
+        is_cut = seconds < info.duration_s
         decoded = decoder.decode(
             path, info.track, 0.0, seconds, [RATE_HZ], can_seek=False, is_timed=info.is_timed, report=DecodeReport()
         )
         for _, block in decoded:
             if left <= 0 or block.samples.shape[0] != info.channels:
                 break
-            yield block.samples[:, : round(min(left, block.samples.shape[1]))]
-            left -= block.samples.shape[1]
+            samples = block.samples[:, : round(min(left, block.samples.shape[1]))]
+            if is_cut and left - samples.shape[1] < FADE_S * RATE_HZ:
+                to_go = left - np.arange(1, samples.shape[1] + 1, dtype=np.float32)
+                samples = samples * np.clip(to_go / np.float32(FADE_S * RATE_HZ), 0.0, 1.0)
+            yield samples
+            left -= samples.shape[1]
 
     gain = 1.0
     if loudness_lufs is not None:
