@@ -23,7 +23,7 @@ from scipy import signal
 from jobs.launch import AuscultError, default_warehouse, home, log, run, session
 from jobs.recordings import DEMO_PACKAGES, RecordingsUnavailable, audio_files, fetch
 from models.intervals import plant
-from udfs.decoding import Resampler, decode
+from udfs.decoding import MISSING_AUDIO, Resampler, decode
 from udfs.encode import AudioTrack, write_media
 from udfs.media import MediaError, probe
 
@@ -127,6 +127,9 @@ def build(folder: Path) -> bool:
             tracks.append(AudioTrack(_resample(waveform, title.rate_hz), title.rate_hz, part.layout, part.language))
         write_media(path, tracks, codec=title.codec, picture=title.picture)
         _spoil(path, title.spoil)
+        if title.spoil == "half":  # the decoder's own detector is to say so
+            lost = {"defect": MISSING_AUDIO, "start_s": title.seconds / 2, "end_s": title.seconds}
+            rows.append({"title_id": title.name, "track": 0, "channels": "", "parameters": "{}", **lost})
     (folder / ABOUT).write_text(sources.about)
     with open(folder / f"{PLANTED}.part", "w", newline="") as file:
         writer = csv.DictWriter(file, ["title_id", "track", "channels", "defect", "start_s", "end_s", "parameters"])
