@@ -540,14 +540,14 @@ def _report(scan: Scan, settings: "ScanSettings", titles: int) -> int:
         print("\ndetections of this scan:")
         has_many = len(scan.models) > 1
         print(
-            f"  {'title':40} {'track':>5} {'defect':13} {'from':>9} {'to':>9} {'seconds':>8} {'peak':>5}  channels"
+            f"  {'title':40} {'track':>5} {'defect':13} {'from':>11} {'to':>11} {'seconds':>8} {'peak':>5}  channels"
             + ("  model" if has_many else "")
         )
         for row in rows[:50]:
             title = row.title_id if len(row.title_id) <= 40 else "..." + row.title_id[-37:]
             print(
-                f"  {_printable(title):40} {row.track:5d} {row.defect:13} {_clock(row.start_s):>9} {_clock(row.end_s):>9} "
-                f"{row.detected_s:8.1f} {row.peak_score:5.2f}  {','.join(row.channels)}"
+                f"  {_printable(title):40} {row.track:5d} {row.defect:13} {_clock(row.start_s):>11} {_clock(row.end_s):>11} "
+                f"{row.detected_s:8.3f} {row.peak_score:5.2f}  {','.join(row.channels)}"
                 + (f"  {row.model}/{row.model_version}" if has_many else "")
             )
         if len(rows) > 50:
@@ -586,8 +586,8 @@ def _printable(text: str) -> str:
 
 
 def _clock(seconds: float) -> str:
-    minutes, rest = divmod(seconds, 60)
-    return f"{int(minutes // 60):d}:{int(minutes % 60):02d}:{rest:04.1f}"
+    minutes, rest_ms = divmod(round(seconds * 1000), 60_000)  # detections are exact to the millisecond
+    return f"{minutes // 60:d}:{minutes % 60:02d}:{rest_ms / 1000:06.3f}"
 
 
 if __name__ == "__main__":
