@@ -88,15 +88,16 @@ class Report:
     causes: dict[str, tuple[str, ...]]
 
 
-def clock(seconds: float) -> str:
-    """A time as h:mm:ss.s.
+def clock(seconds: float, digits: int = 1) -> str:
+    """A time as h:mm:ss.s, with so many digits behind the point.
 
     Example:
-        >>> clock(3725.96)
-        '1:02:06.0'
+        >>> clock(3725.96), clock(3725.9596, 3)
+        ('1:02:06.0', '1:02:05.960')
     """
-    tenths = round(seconds * 10)
-    return f"{tenths // 36000}:{tenths // 600 % 60:02d}:{tenths // 10 % 60:02d}.{tenths % 10}"
+    unit = 10**digits
+    whole, rest = divmod(round(seconds * unit), unit)
+    return f"{whole // 3600}:{whole // 60 % 60:02d}:{whole % 60:02d}.{rest:0{digits}d}"
 
 
 def shown(value: Any) -> str:
@@ -340,8 +341,9 @@ def precision_plot(rows: list[dict[str, Any]]) -> str:
 def article(entry: Entry) -> str:
     """One detection."""
     row, track = entry.detection, entry.track
+    digits = 3 if row["end_s"] - row["start_s"] < 1.0 else 1  # a click lasts a few milliseconds
     facts = [
-        ("time", f"{clock(row['start_s'])} to {clock(row['end_s'])}"),
+        ("time", f"{clock(row['start_s'], digits)} to {clock(row['end_s'], digits)}"),
         ("channels", ", ".join(row["channels"] or [])),
         ("peak score", f"{row['peak_score']:.3f}"),
         (
