@@ -1,7 +1,7 @@
 """Versioned sets of operating points in the table operating_points: added, read, never changed."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from delta.tables import DeltaTable
@@ -21,26 +21,25 @@ Points = dict[tuple[str, str, str], OperatingPoint]
 ATTEMPTS = 5
 
 
-def from_settings(models: Sequence["ShippedModel"], settings: ScanSettings) -> Points:
+def from_settings(models: Iterable["ShippedModel"], settings: ScanSettings) -> Points:
     """Operating point by (model, model_version, defect), for every defect that the models' contracts name.
 
     Raises:
         AuscultError: a threshold lies below what is stored of a model with frames.
     """
-    points = {
-        (model.name, model.version, label): settings.operating_point(label, model.name)
-        for model in models
-        for label in model.contract.labels
-        if label not in model.contract.clean_labels
-    }
+    points = {}
     for model in models:
-        for label in model.contract.labels:
-            point = points.get((model.name, model.version, label))
-            if point is not None and model.contract.frames > 1 and point.threshold < model.contract.event_score:
+        contract = model.contract
+        for label in contract.labels:
+            if label in contract.clean_labels:
+                continue
+            point = settings.operating_point(label, model.name)
+            if contract.frames > 1 and point.threshold < contract.event_score:
                 raise AuscultError(
                     f"operating point of {model.name}/{label}: expected a threshold of at least "
-                    f"{model.contract.event_score:g}, from which {model.key} keeps events, found {point.threshold:g}"
+                    f"{contract.event_score:g}, from which {model.key} keeps events, found {point.threshold:g}"
                 )
+            points[model.name, model.version, label] = point
     return points
 
 

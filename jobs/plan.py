@@ -227,10 +227,9 @@ def plan_title(
             before = by_track.get(info.track)
             row = _row(title, info)
             is_same = before is not None and before.content_hash == info.content_hash
-            missing = tuple(key for key in models if not is_same or before is None or key not in before.scored_with)
             is_unfinished = is_same and before is not None and before.error_code in TRANSIENT
-            if is_unfinished:
-                missing = models
+            scored = before.scored_with if before is not None and is_same and not is_unfinished else frozenset()
+            missing = tuple(key for key in models if key not in scored)
             is_again = is_unfinished or (bool(known) and not is_same)
             if is_same and not missing and before is not None:
                 done.append(before)
@@ -238,9 +237,7 @@ def plan_title(
                     # Same content under another date or path: noted, or every later scan would read it all again.
                     tracks.append(PlannedTrack({**row, **_outcome(vars(before)), "is_renewed": True}))
                 continue
-            missing += tuple(
-                key for key in beside if is_again or not is_same or before is None or key not in before.scored_with
-            )
+            missing += tuple(key for key in beside if key not in scored)
             row["scored_with"] = sorted(missing)
             if info.error_code is not None:
                 row |= {"status": "rejected", "error_code": info.error_code, "error": info.error, "decoded_s": 0.0}

@@ -14,6 +14,7 @@ from importlib.resources import files
 from typing import Any
 
 from jobs.report_media import Score, Window
+from jobs.timecode import clock
 from udfs.clips import AXIS_LEFT, AXIS_RIGHT, PICTURE_HEIGHT_PX, PICTURE_WIDTH_PX
 
 DECIDED = ("genuine", "creative_intent", "false_positive")
@@ -86,18 +87,6 @@ class Report:
     remarks: list[str]
     warnings: list[str]
     causes: dict[str, tuple[str, ...]]
-
-
-def clock(seconds: float, digits: int = 1) -> str:
-    """A time as h:mm:ss.s, with so many digits behind the point.
-
-    Example:
-        >>> clock(3725.96), clock(3725.9596, 3)
-        ('1:02:06.0', '1:02:05.960')
-    """
-    unit = 10**digits
-    whole, rest = divmod(round(seconds * unit), unit)
-    return f"{whole // 3600}:{whole // 60 % 60:02d}:{whole % 60:02d}.{rest:0{digits}d}"
 
 
 def shown(value: Any) -> str:

@@ -101,6 +101,7 @@ class Scan:
         scan_id: str,
     ) -> None:
         from jobs.plan import EqualTracks
+        from udfs.decoder_findings import DECODER
         from udfs.predict import ScanOptions
         from udfs.stages import StageClock
 
@@ -109,6 +110,7 @@ class Scan:
         self.settings = settings
         self.models = [model.shipped for model in models]
         self.keys = tuple(model.key for model in self.models)
+        self.beside = (DECODER.key,)
         self.points = points
         self.scan_id = scan_id
         self.lease: Lease | None = None
@@ -150,7 +152,6 @@ class Scan:
     def plan(self, titles: list["Title"], known: dict[str, list["KnownTrack"]]) -> list["TitlePlan"]:
         """Plan a portion of the catalogue: open what is new or changed, leave the rest."""
         from jobs.plan import OUTAGES, is_unchanged, plan_title
-        from udfs.decoder_findings import DECODER
 
         changed = []
         for title in titles:
@@ -179,7 +180,7 @@ class Scan:
                 self.keys,
                 self.settings.span_s,
                 self.settings.from_start_span_s,
-                beside=(DECODER.key,),
+                self.beside,
             )
             self.tally.audio_skipped_h += sum(track.duration_s for track in plan.done) / 3600
             if plan.tracks or plan.gone:
@@ -365,9 +366,7 @@ class Scan:
 
     def _anew(self, track: "PlannedTrack") -> "PlannedTrack":
         """The track, to be scored with all models, in place of what there may be of it."""
-        from udfs.decoder_findings import DECODER
-
-        models = (*self.keys, DECODER.key)
+        models = (*self.keys, *self.beside)
         row = {**track.row, "scored_with": sorted(models)}
         return replace(track, row=row, models=models, is_again=True, equal=None)
 
@@ -525,6 +524,7 @@ def _by_code(rejected: Counter) -> str:
 
 def _report(scan: Scan, settings: "ScanSettings", titles: int) -> int:
     from jobs import tables
+    from jobs.timecode import clock
 
     tally, figures = scan.tally, _figures(scan)
     print(
@@ -546,7 +546,7 @@ def _report(scan: Scan, settings: "ScanSettings", titles: int) -> int:
         for row in rows[:50]:
             title = row.title_id if len(row.title_id) <= 40 else "..." + row.title_id[-37:]
             print(
-                f"  {_printable(title):40} {row.track:5d} {row.defect:13} {_clock(row.start_s):>11} {_clock(row.end_s):>11} "
+                f"  {_printable(title):40} {row.track:5d} {row.defect:13} {clock(row.start_s, 3):>11} {clock(row.end_s, 3):>11} "
                 f"{row.detected_s:8.3f} {row.peak_score:5.2f}  {','.join(row.channels)}"
                 + (f"  {row.model}/{row.model_version}" if has_many else "")
             )
@@ -583,11 +583,6 @@ def _where_time_went(stages_s: dict[str, float]) -> str | None:
 
 def _printable(text: str) -> str:
     return "".join(character if character.isprintable() else "?" for character in text)
-
-
-def _clock(seconds: float) -> str:
-    minutes, rest_ms = divmod(round(seconds * 1000), 60_000)  # detections are exact to the millisecond
-    return f"{minutes // 60:d}:{minutes % 60:02d}:{rest_ms / 1000:06.3f}"
 
 
 if __name__ == "__main__":

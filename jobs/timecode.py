@@ -86,6 +86,18 @@ def read_frame_rate(text: str) -> FrameRate:
     return FrameRate(per_s, is_drop=(match[2] or "").lower() == "df")
 
 
+def clock(seconds: float, digits: int = 1) -> str:
+    """A time as h:mm:ss.s, with so many digits behind the point.
+
+    Example:
+        >>> clock(3725.96), clock(3725.9596, 3)
+        ('1:02:06.0', '1:02:05.960')
+    """
+    unit = 10**digits
+    whole, rest = divmod(round(seconds * unit), unit)
+    return f"{whole // 3600}:{whole // 60 % 60:02d}:{whole % 60:02d}.{rest:0{digits}d}"
+
+
 def count_frames(seconds: float, per_s: Fraction, *, up: bool = False) -> int:
     """Frames before a time: the number of the frame that it lies in, or with `up` of the next border.
 

@@ -133,23 +133,33 @@ def _from_table(warehouse: Path) -> dict[str, np.ndarray]:
     }
 
 
+def good_titles() -> list[Path]:
+    """The demo catalogue's titles that are no trap."""
+    found = [p for p in sorted((PROJECT / "var" / "demo").rglob("*.*")) if p.parent.name in ("album", "radio", "film")]
+    if not found:
+        raise SystemExit("build the demo catalogue first: make scan")
+    return found
+
+
+def write_start_up(folder: Path) -> None:
+    """A title of a second for each worker: loading the model there is start-up too."""
+    folder.mkdir()
+    for number in range(os.cpu_count() or 1):
+        with wave.open(str(folder / f"{number}.wav"), "wb") as file:
+            file.setnchannels(1)
+            file.setsampwidth(2)
+            file.setframerate(48_000)
+            file.writeframes((np.random.default_rng(number).uniform(-3e3, 3e3, 48_000)).astype("<i2").tobytes())
+
+
 def main() -> None:
     """Print the tables; write var/bench/result.json."""
     home = PROJECT / "var" / "bench"
     shutil.rmtree(home, ignore_errors=True)
     home.mkdir(parents=True)
-    demo = PROJECT / "var" / "demo"
-    good = [path for path in sorted(demo.rglob("*.*")) if path.parent.name in ("album", "radio", "film")]
-    if not good:
-        raise SystemExit("build the demo catalogue first: make scan")
+    good = good_titles()
     tiny = home / "tiny"
-    tiny.mkdir()
-    for number in range(os.cpu_count() or 1):  # a title for each worker: loading the model there is start-up too
-        with wave.open(str(tiny / f"{number}.wav"), "wb") as file:
-            file.setnchannels(1)
-            file.setsampwidth(2)
-            file.setframerate(48_000)
-            file.writeframes((np.random.default_rng(number).uniform(-3e3, 3e3, 48_000)).astype("<i2").tobytes())
+    write_start_up(tiny)
     there = {way: package for way, (_, package) in PEERS.items() if importlib.util.find_spec(package) is not None}
     if missing := sorted(set(PEERS) - set(there)):
         print(f"not installed, so left out: {', '.join(missing)} (make bench-peers installs them)")

@@ -9,15 +9,13 @@ import json
 import os
 import shutil
 import sys
-import wave
 from pathlib import Path
 
-import numpy as np
 from deltalake import DeltaTable
 
 from models import checkpoint
 from tests.bench.process_tree import Measured, measure
-from tests.bench.throughput import BIN, PROJECT, machine
+from tests.bench.throughput import BIN, PROJECT, good_titles, machine, write_start_up
 
 COPIES = int(os.environ.get("BENCH_COPIES", "1"))
 REPEATS = int(os.environ.get("BENCH_REPEATS", "2"))
@@ -31,21 +29,12 @@ def main() -> None:
     shutil.rmtree(home, ignore_errors=True)
     home.mkdir(parents=True)
     environment = {**os.environ, "AUSCULT_HOME": str(home)}
-    good = [p for p in sorted((PROJECT / "var" / "demo").rglob("*.*")) if p.parent.name in ("album", "radio", "film")]
-    if not good:
-        raise SystemExit("build the demo catalogue first: make scan")
     subject, tiny = home / "catalogue", home / "tiny"
     subject.mkdir()
-    tiny.mkdir()
+    write_start_up(tiny)
     for copy in range(COPIES):
-        for path in good:
+        for path in good_titles():
             shutil.copy(path, subject / f"{copy} {path.name}")
-    for number in range(os.cpu_count() or 1):
-        with wave.open(str(tiny / f"{number}.wav"), "wb") as file:
-            file.setnchannels(1)
-            file.setsampwidth(2)
-            file.setframerate(48_000)
-            file.writeframes(np.random.default_rng(number).uniform(-3e3, 3e3, 48_000).astype("<i2").tobytes())
     for name in ALONE:
         weights = checkpoint.WEIGHTS / f"{name}.safetensors"
         measure([BIN / "python", PROJECT / "jobs" / "register.py", "--name", name, "--weights", weights], environment)
