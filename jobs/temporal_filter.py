@@ -1,4 +1,4 @@
-"""Turns segment scores into detections, with the SQL in jobs/sql/detections.sql."""
+"""Turns segment scores into detections, with the SQL in jobs/sql/hits.sql and detections.sql."""
 
 from collections import defaultdict
 from functools import reduce
@@ -34,7 +34,6 @@ def detect(spark: SparkSession, segments: DataFrame, points: dict[tuple[str, str
     Returns:
         Rows of `udfs.schemas.DETECTIONS` without `scan_id`.
     """
-    query = sql.text("detections")
     # A RANGE frame takes a constant, so there is one query per window length.
     by_window: dict[int, list[tuple[Any, ...]]] = defaultdict(list)
     for (model, version, defect), point in points.items():
@@ -51,8 +50,8 @@ def detect(spark: SparkSession, segments: DataFrame, points: dict[tuple[str, str
         )
     parts = []
     for window_ms, rows in sorted(by_window.items()):
-        frame = spark.createDataFrame(rows, POINTS)
+        hits = spark.sql(sql.text("hits"), segments=segments, points=spark.createDataFrame(rows, POINTS))
         parts.append(
-            spark.sql(query, segments=segments, points=frame, window_ms=window_ms, last_ms_of_window=window_ms - 1)
+            spark.sql(sql.text("detections"), hits=hits, window_ms=window_ms, last_ms_of_window=window_ms - 1)
         )
     return reduce(DataFrame.unionByName, parts)

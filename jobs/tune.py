@@ -313,11 +313,11 @@ def rises_of(
     from udfs.schemas import RISES
 
     floor = float(thresholds.min())
-    defects = spark.createDataFrame(
+    points = spark.createDataFrame(
         [(model.name, model.version, defect, floor, list(point.ignored_channels)) for defect, point in untuned.items()],
-        "model string, model_version string, defect string, floor double, ignored_channels array<string>",
+        "model string, model_version string, defect string, threshold double, ignored_channels array<string>",
     )
-    moments = spark.sql(sql.text("moments"), segments=segments, defects=defects)
+    moments = spark.sql(sql.text("moments"), hits=spark.sql(sql.text("hits"), segments=segments, points=points))
     windows_ms = [round(window_s * 1000) for window_s in windows_s]
     return moments.mapInArrow(rises_udf(thresholds.tolist(), windows_ms), RISES)
 

@@ -1,65 +1,19 @@
--- Temporal filter: a defect is detected where segments of score >= threshold add up to at least
--- min_detected_s within a rolling window of window_s. Of models with events, the events take the place of segments.
+-- Temporal filter: a defect is detected where hits add up to at least min_detected_s within a rolling window of
+-- window_s.
 --
--- Reads:  {segments}  the table segments, or a part of it
---         {points}    one row per model x model_version x defect: threshold, min_detected_s, window_s,
---                     ignored_channels; all with the same window_s, which is {window_ms} milliseconds
+-- Reads:  {hits}      hits.sql, of operating points (threshold, min_detected_s, window_s) with the same window_s, which is
+--                     {window_ms} milliseconds
 -- Grain:  one row per title x track x model x version x defect x stretch
 -- Times:  milliseconds inside (exact), seconds outside; a window is [start, start + window)
 
-WITH reached AS (  -- one row per channel and segment that reaches the threshold, with what in it may count
-    SELECT
-        segments.title_id,
-        segments.content_hash,
-        segments.track,
-        segments.model,
-        segments.model_version,
-        points.defect,
-        points.threshold,
-        points.min_detected_s,
-        points.window_s,
-        segments.channel,
-        segments.channel_name,
-        CASE
-            WHEN segments.events IS NULL
-                THEN ARRAY(
-                    STRUCT(segments.start_s, segments.end_s, try_element_at(segments.scores, points.defect) AS score)
-                )
-            ELSE TRANSFORM(
-                FILTER(segments.events, event -> event.label = points.defect),
-                event -> STRUCT(event.start_s, event.end_s, ARRAY_MAX(event.scores) AS score)
-            )
-        END AS parts
-    FROM {segments} AS segments
-    INNER JOIN {points} AS points
-        ON segments.model = points.model
-        AND segments.model_version = points.model_version
-    WHERE try_element_at(segments.scores, points.defect) >= points.threshold
-        AND NOT isnan(try_element_at(segments.scores, points.defect))  -- NaN is larger than any threshold in Spark
-        AND NOT array_contains(points.ignored_channels, segments.channel_name)
-),
-
-hits AS (  -- one row per channel and segment, or event in it, that reaches the threshold
-    SELECT
-        title_id, content_hash, track, model, model_version, defect, threshold, min_detected_s, window_s,
-        CAST(ROUND(start_s * 1000) AS BIGINT) AS start_ms,
-        CAST(ROUND(end_s * 1000) AS BIGINT) AS end_ms,
-        score,
-        channel,
-        channel_name
-    FROM reached
-    LATERAL VIEW INLINE(parts) AS start_s, end_s, score
-    WHERE score >= threshold
-),
-
-moments AS (  -- one row per begin, however many channels were hit there
+WITH moments AS (  -- one row per begin, however many channels were hit there
     SELECT
         title_id, content_hash, track, model, model_version, defect, threshold, min_detected_s, window_s,
         start_ms,
         MAX(end_ms) AS end_ms,
         MAX(score) AS score,
         COLLECT_SET(STRUCT(channel, channel_name)) AS channels
-    FROM hits
+    FROM {hits}
     GROUP BY
         title_id, content_hash, track, model, model_version, defect, threshold, min_detected_s, window_s, start_ms
 ),
