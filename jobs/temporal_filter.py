@@ -51,7 +51,5 @@ def detect(spark: SparkSession, segments: DataFrame, points: dict[tuple[str, str
     parts = []
     for window_ms, rows in sorted(by_window.items()):
         hits = spark.sql(sql.text("hits"), segments=segments, points=spark.createDataFrame(rows, POINTS))
-        parts.append(
-            spark.sql(sql.text("detections"), hits=hits, window_ms=window_ms, last_ms_of_window=window_ms - 1)
-        )
+        parts.append(spark.sql(sql.text("detections"), hits=hits, window_ms=window_ms, last_ms_of_window=window_ms - 1))
     return reduce(DataFrame.unionByName, parts)
