@@ -8,6 +8,9 @@ The good titles of the demo catalogue, several times (BENCH_COPIES multiplies it
 that BENCH_MODELS names, as BENCH_WAYS names the ways). Every way is measured BENCH_REPEATS times, in turn, and the least
 counts: what else runs on the machine only ever adds.
 
+All ways get the allocator's settings that conf/spark-defaults.conf gives the scan's workers: with glibc's own a bare loop
+takes a third more, for it returns every batch's memory and asks for it again.
+
 Start-up (sessions, registry, loading the model in each worker, creating tables) is measured by the same on a second of audio
 a core, stated, and taken off. CPU seconds are those of every process involved.
 """
@@ -90,7 +93,7 @@ class Bench:
     def __init__(self, home: Path, name: str, weights: Path, subject: Path, tiny: Path) -> None:
         self.home, self.name, self.weights = home, name, weights
         self.folders = {"all": subject, "tiny": tiny}
-        self.environment = {**os.environ, "AUSCULT_HOME": str(home), "PYTHONPATH": _python_path()}
+        self.environment = {**os.environ, **allocator(), "AUSCULT_HOME": str(home), "PYTHONPATH": _python_path()}
 
     def measure(self, way: str, which: str, number: int) -> tuple[Measured, dict[str, np.ndarray]]:
         """Run one way over one of the folders; also its scores by segment."""
@@ -112,6 +115,14 @@ class Bench:
             return measure(command, self.environment), _from_table(out)
         peer = [python, "-m", "tests.bench.peers", PEERS[way][0], str(folder), f"{out}.npz", str(self.weights)]
         return measure(peer, self.environment), _from_file(out)
+
+
+def allocator() -> dict[str, str]:
+    """The settings of glibc's malloc that the scan's workers have."""
+    lines = (PROJECT / "conf" / "spark-defaults.conf").read_text().splitlines()
+    prefix = "spark.executorEnv."
+    pairs = (line.split() for line in lines if line.startswith(f"{prefix}MALLOC"))
+    return {name.removeprefix(prefix): value for name, value in pairs}
 
 
 def _python_path() -> str:
