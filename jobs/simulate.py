@@ -56,6 +56,14 @@ def arguments(argv: list[str]) -> argparse.Namespace:
         "as its peak stays below -1 dBFS; by default titles keep their level. Hum and hiss are drawn from the headroom, so "
         "that material mastered to full scale gets faint ones",
     )
+    parser.add_argument(
+        "--one-channel-share",
+        type=float,
+        default=0.0,
+        metavar="S",
+        help="plant the defect on one channel only in this share of the stretches, as a bad cable or plug-in does "
+        "(default: %(default)g; reductive clicks take time away and so are on all channels)",
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--limit", type=int, metavar="N", help="take the first N titles only")
     options = parser.parse_args(argv)
@@ -63,6 +71,8 @@ def arguments(argv: list[str]) -> argparse.Namespace:
         parser.error("--seconds and --mean-interval-s: expected more than 0")
     if options.loudness_lufs is not None and not -60 <= options.loudness_lufs <= 0:
         parser.error("--loudness-lufs: expected a level between -60 and 0")
+    if not 0 <= options.one_channel_share <= 1:
+        parser.error("--one-channel-share: expected a share between 0 and 1")
     options.format = options.format or ["flac"]
     options.version = options.version or [CLEAN, *OF_TASK[options.defects]]
     return options
@@ -98,6 +108,7 @@ def orders(titles: list[Any], out: Path, options: argparse.Namespace) -> list[di
                     "seconds": options.seconds,
                     "mean_interval_s": options.mean_interval_s,
                     "loudness_lufs": options.loudness_lufs,
+                    "one_channel_share": options.one_channel_share,
                 }
             )
     if len({row["title_id"] for row in rows}) < len(rows):

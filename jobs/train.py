@@ -23,6 +23,7 @@ from jobs.register import WEIGHTS_ARTIFACT, contract_of
 from models import checkpoint
 from models.cnn6 import LABELS
 from models.distributed import rank
+from models.segments import NothingToPlantIn
 from models.tasks import TASKS
 from models.training import Phase, TrainingSettings, begun, settings_from, train
 
@@ -139,7 +140,10 @@ def main(argv: list[str]) -> int:
     training, validation = split(recordings, settings.validation_share)
     identity = json.dumps([asdict(settings), [path.name for path in training], str(options.start_from)], sort_keys=True)
     work = options.work or home() / "training" / hashlib.sha256(identity.encode()).hexdigest()[:16]
-    run_id = _train_and_log(training, validation, settings, work, options.start_from, options.workers)
+    try:
+        run_id = _train_and_log(training, validation, settings, work, options.start_from, options.workers)
+    except NothingToPlantIn as error:
+        raise AuscultError(f"clean audio {options.clean}: {error}") from error
     print(f"run {run_id} at {registry.tracking_uri()}; register it: spark-submit jobs/register.py --run-id {run_id}")
     return 0
 

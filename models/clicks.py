@@ -7,7 +7,7 @@ from scipy import signal
 
 from models.defects import SIMULATORS, click_offset, underrun
 from models.defects.underrun import QUIETEST, bend, stands_out
-from models.segments import MARGIN_S, TRIES, PairSource, as_catalogue, through_codec
+from models.segments import GIVEN_UP, MARGIN_S, TRIES, NothingToPlantIn, PairSource, as_catalogue, through_codec
 
 FRAME = 128  # samples of one output
 UNDERRUN_SHARE = 0.3  # of the clicks
@@ -26,15 +26,20 @@ class ClickSource(PairSource):
     """
 
     def draw(self, segment_s: float, rng: np.random.Generator) -> list[tuple[np.ndarray, np.ndarray]]:  # type: ignore[override]
-        """A pair of float32 (samples,) segments and their targets, float32 (frames,) of 0 and 1; the first is clean."""
+        """A pair of float32 (samples,) segments and their targets, float32 (frames,) of 0 and 1; the first is clean.
+
+        Raises:
+            NothingToPlantIn: no click can be told from the recordings.
+        """
         length = round(segment_s * self.sample_rate_hz)
         margin = round(MARGIN_S * self.sample_rate_hz)
-        while True:
+        for _ in range(GIVEN_UP):
             clean = self._section(length, margin, rng)
             for _ in range(TRIES):
                 planted = _plant(clean, slice(margin, margin + length), self.is_varied, self.sample_rate_hz, rng)
                 if planted is not None:
                     return self._after(clean, *planted, slice(margin, margin + length), rng)
+        raise NothingToPlantIn
 
     def _after(
         self, clean: np.ndarray, clicked: np.ndarray, target: np.ndarray, own: slice, rng: np.random.Generator

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from models.defects import LABEL_OF, SIMULATORS, severity_of
+from models.defects import LABEL_OF, SHORTENING, SIMULATORS, severity_of
 
 MIN_INTERVAL_S = 0.5
 EVENT_GAP_S = 0.05
@@ -26,6 +26,7 @@ class PlantedInterval:
             part of a stretch.
         severity: see `models.defects.SEVERITY`.
         parameters: what the simulator was given.
+        channels: the channels it is on, indices from 0.
     """
 
     defect: str
@@ -35,6 +36,7 @@ class PlantedInterval:
     events: tuple[tuple[float, float], ...]
     severity: float
     parameters: dict[str, Any]
+    channels: tuple[int, ...]
 
 
 def draw_intervals(
@@ -76,8 +78,9 @@ def plant_stream(
     rng: np.random.Generator,
     planted: list[PlantedInterval],
     parameters: dict[str, Any] | None = None,
+    one_channel_share: float = 0.0,
 ) -> Iterator[np.ndarray]:
-    """Apply one defect to the given intervals of all channels, holding one interval in memory at a time.
+    """Apply one defect to the given intervals of a title, holding one interval in memory at a time.
 
     Args:
         blocks: float32 (channels, time) pieces of a title, in order; the result does not depend on their lengths.
@@ -87,6 +90,8 @@ def plant_stream(
         rng: draws the parameters (and the noise of hiss).
         planted: receives the intervals that really changed samples, on the defective time line.
         parameters: fixed parameters of the simulator instead of drawn ones.
+        one_channel_share: of the intervals, how many have the defect on one channel and not on all of them; a defect
+            that takes samples away (`models.defects.SHORTENING`) is on all of them, always.
 
     Yields:
         The defective waveform, piece by piece.
@@ -104,11 +109,16 @@ def plant_stream(
         sections = list(source.until(round(end_s * sample_rate)))
         if not sections:
             break
-        section = np.concatenate(sections, axis=1)
+        whole = np.concatenate(sections, axis=1)
+        channels = tuple(range(len(whole)))
+        # No dice where none are asked for: the same seed gives the bytes that it always gave.
+        if one_channel_share and defect not in SHORTENING and rng.random() < one_channel_share:
+            channels = (int(rng.integers(len(whole))),)
+        section = whole[list(channels)]
         drawn = parameters if parameters is not None else simulator.draw(section, sample_rate, rng)
         if drawn is None:
-            written += section.shape[1]
-            yield section
+            written += whole.shape[1]
+            yield whole
             continue
         defective, mask = simulator.apply(section, sample_rate, rng, **drawn)
         changed = np.flatnonzero(mask.any(axis=0))
@@ -122,8 +132,12 @@ def plant_stream(
                     events=_events(changed, written, sample_rate),
                     severity=severity_of(defect, section, defective, mask, drawn),
                     parameters=drawn,
+                    channels=channels,
                 )
             )
+        if len(channels) < len(whole):
+            whole[list(channels)] = defective
+            defective = whole
         written += defective.shape[1]
         yield defective
     yield from source.until(None)

@@ -15,6 +15,7 @@ from models.intended import SOUNDS, driven
 from models.intervals import MEAN_EXTRA_S, MIN_INTERVAL_S
 
 TRIES = 20
+GIVEN_UP = 500  # groups, of which sound of any kind takes one or two
 MIXED_SHARE = 0.2  # of the segments: two recordings at once
 DRIVEN_SHARE = 0.15  # of those: the second through a guitar's amplifier
 INTENDED_SHARE = 0.12  # with a sound that resembles a defect and is meant (`models.intended`)
@@ -33,6 +34,15 @@ BIT_RATES = {  # of one channel
     "aac": (40_000, 48_000, 64_000, 96_000, 128_000),
     "opus": (24_000, 32_000, 48_000, 64_000, 96_000),
 }
+
+
+class NothingToPlantIn(ValueError):
+    """The recordings leave no room for a defect: they are silent, for one."""
+
+    def __init__(
+        self, message: str = "no defect could be planted in any of the recordings: are they all silent?"
+    ) -> None:
+        super().__init__(message)
 
 
 @dataclass
@@ -64,14 +74,19 @@ class SegmentSource:
         return 1 + self.defects
 
     def draw(self, segment_s: float, rng: np.random.Generator) -> list[tuple[np.ndarray, int]]:
-        """A group of float32 (samples,) segments and the indices of their labels in `LABELS`; the first is clean."""
+        """A group of float32 (samples,) segments and the indices of their labels in `LABELS`; the first is clean.
+
+        Raises:
+            NothingToPlantIn: no defect finds room in the recordings.
+        """
         length = round(segment_s * self.sample_rate_hz)
-        while True:
+        for _ in range(GIVEN_UP):
             labels = [LABELS[0], *map(str, rng.choice(LABELS[1:], self.defects, replace=False))]
             for _ in range(TRIES):
                 segments = self._try(labels, length, rng)
                 if segments is not None:
                     return list(zip(segments, map(LABELS.index, labels), strict=True))
+        raise NothingToPlantIn
 
     def _channel(self, rng: np.random.Generator) -> np.ndarray:
         """One channel of one recording, int16 (samples,)."""

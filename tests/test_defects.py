@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from models.defects import (
+    SHORTENING,
     SIMULATORS,
     click_additive,
     click_offset,
@@ -15,7 +16,7 @@ from models.defects import (
     severity_of,
     underrun,
 )
-from models.intervals import draw_intervals, plant
+from models.intervals import draw_intervals, plant, plant_stream
 
 
 def waveform_for(rate, channels, seed=0):
@@ -162,6 +163,25 @@ def test_planting_leaves_the_rest_alone(name):
     assert 1.0 <= planted[0].start_s < planted[0].end_s <= 2.0
     np.testing.assert_array_equal(defective[:, :48_000], clean[:, :48_000])
     np.testing.assert_array_equal(defective[:, -48_000:], clean[:, -48_000:])
+
+
+@pytest.mark.parametrize("name", SIMULATORS)
+def test_a_defect_on_one_channel_leaves_the_others_alone(name):
+    clean = waveform_for(48_000, 3)
+    on_one = []
+    pieces = plant_stream(
+        [clean], 48_000, name, [(0.2, 1.2), (1.5, 2.5)], np.random.default_rng(9), on_one, one_channel_share=1.0
+    )
+    defective = np.concatenate(list(pieces), axis=1)
+    assert len(on_one) == 2
+    for interval in on_one:
+        if name in SHORTENING:
+            assert interval.channels == (0, 1, 2)
+            continue
+        assert len(interval.channels) == 1
+        where = slice(round(interval.start_s * 48_000), round(interval.end_s * 48_000))
+        changed = (defective[:, where] != clean[:, where]).any(axis=1)
+        assert np.flatnonzero(changed).tolist() == list(interval.channels)
 
 
 def test_offset_clicks_are_one_to_three_samples_of_the_papers_size_and_never_clip():

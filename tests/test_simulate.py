@@ -67,6 +67,23 @@ def test_labels_tell_where_samples_changed(spark, clean, tmp_path):
             assert changed[told].mean() > 0.7
 
 
+def test_clicks_on_one_channel(spark, clean, tmp_path):
+    (clean / "broken.mp3").unlink()
+    arguments = ["--defects", "clicks", "--version", "clean", "--version", "click_offset", "--one-channel-share", "1"]
+    tables = made(clean, tmp_path / "out", *arguments)
+    stereo = [label for label in tables["labels"] if label["title_id"] == "click_offset/music/a b.flac"]
+    assert stereo
+    before, after = (
+        samples(tmp_path / "out" / "audio" / kind / "music/a b.flac") for kind in ("clean", "click_offset")
+    )
+    for label in stereo:
+        [channel] = label["channels"]
+        for event in label["events"]:
+            where = slice(round(event["start_s"] * 48_000), round(event["end_s"] * 48_000))
+            np.testing.assert_array_equal(after[1 - channel, where], before[1 - channel, where])
+            assert (after[channel, where] != before[channel, where]).any()
+
+
 @pytest.mark.slow
 def test_the_same_seed_gives_the_same_bytes(spark, clean, tmp_path):
     def digests(out):

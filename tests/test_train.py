@@ -205,6 +205,17 @@ def test_what_is_wrong_is_told(tmp_path):
         train.main(["--clean", "x", "--workers", "0"])
 
 
+def test_silent_recordings_end_the_drawing(tmp_path):
+    """Without an end to it, a folder of silence would train for ever."""
+    from models.segments import NothingToPlantIn
+    from models.tasks import TASKS
+
+    np.save(tmp_path / "silence.npy", np.zeros((1, 96_000), dtype=np.int16))
+    source = TASKS["artifacts"].source([tmp_path / "silence.npy"], 48_000, 4, False)  # hum would do, clipping cannot
+    with pytest.raises(NothingToPlantIn, match="silent"):
+        source.draw(0.5, np.random.default_rng(0))
+
+
 def test_segments_carry_what_their_label_says(tmp_path):
     from models.cnn6 import LABELS
     from models.segments import SegmentSource

@@ -381,5 +381,6 @@ SIMULATION_ORDERS = StructType(
         _column("seconds", DoubleType(), "Longest piece of the title to take, seconds"),
         _column("mean_interval_s", DoubleType(), "Mean length of intervals beyond the least, seconds"),
         _column("loudness_lufs", DoubleType(), "Loudness to bring the clean title to, LUFS; NULL leaves its level"),
+        _column("one_channel_share", DoubleType(), "Share of the intervals whose defect is on one channel only"),
     ]
 )

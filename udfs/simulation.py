@@ -45,7 +45,7 @@ def _simulated(decoder: Decoder, order: dict[str, Any]) -> dict[str, Any]:
     row = {name: order.get(name) for name in SIMULATED.names}
     row |= {"uri": Path(order["target"]).as_uri(), "labels": []}
     try:
-        samples, channels, planted = simulate(
+        samples, planted = simulate(
             decoder,
             order["path"],
             Path(order["target"]),
@@ -54,6 +54,7 @@ def _simulated(decoder: Decoder, order: dict[str, Any]) -> dict[str, Any]:
             order["seconds"],
             order["mean_interval_s"],
             order["loudness_lufs"],
+            order["one_channel_share"],
         )
     except MediaError as error:
         return {**row, "error": f"{error.code}: {error.message}"}
@@ -66,7 +67,7 @@ def _simulated(decoder: Decoder, order: dict[str, Any]) -> dict[str, Any]:
             "simulator": interval.defect,
             "start_s": interval.start_s,
             "end_s": interval.end_s,
-            "channels": list(range(channels)),
+            "channels": list(interval.channels),
             "events": [{"start_s": start_s, "end_s": end_s} for start_s, end_s in interval.events],
             "severity": interval.severity,
             "severity_unit": SEVERITY[interval.defect],
@@ -92,7 +93,8 @@ def simulate(
     seconds: float,
     mean_interval_s: float,
     loudness_lufs: float | None = None,
-) -> tuple[int, int, list[PlantedInterval]]:
+    one_channel_share: float = 0.0,
+) -> tuple[int, list[PlantedInterval]]:
     """Write a title's first audio track at 48 kHz with one kind of defect in Algorithm 1's intervals.
 
     Args:
@@ -105,9 +107,10 @@ def simulate(
         mean_interval_s: mean length of intervals beyond the least.
         loudness_lufs: integrated loudness to bring the clean title to before a defect is planted, as far as its peak
             allows (`udfs.loudness.gain_to`); None leaves its level as it is.
+        one_channel_share: of the intervals, how many have the defect on one channel only.
 
     Returns:
-        Samples and channels written, and the planted intervals.
+        Samples written, and the planted intervals.
 
     Raises:
         MediaError: the title cannot be opened.
@@ -146,6 +149,6 @@ def simulate(
             for start_s, end_s, is_defective in draw_intervals(float("inf"), rng, mean_interval_s)
             if is_defective
         )
-        pieces = plant_stream(source, RATE_HZ, version, intervals, rng, planted)
+        pieces = plant_stream(source, RATE_HZ, version, intervals, rng, planted, one_channel_share=one_channel_share)
     samples = write_stream(target, pieces, RATE_HZ, LAYOUTS[info.channels])
-    return samples, info.channels, planted
+    return samples, planted

@@ -52,6 +52,9 @@ LABEL_OF = {
     "mp3_glitch": "mp3_glitch",
 }
 
+# Take samples away, and so act on all channels of a title or on none.
+SHORTENING = frozenset({"click_reductive"})
+
 # What `severity_of` measures.
 SEVERITY = {
     "hum": "signal to defect, dB",
@@ -92,4 +95,4 @@ def severity_of(
     return float(jumps.max(initial=0.0))
 
 
-__all__ = ["INT16_FULL_SCALE", "LABEL_OF", "OF_TASK", "SEVERITY", "SIMULATORS", "severity_of"]
+__all__ = ["INT16_FULL_SCALE", "LABEL_OF", "OF_TASK", "SEVERITY", "SHORTENING", "SIMULATORS", "severity_of"]
