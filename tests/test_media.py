@@ -7,8 +7,10 @@ import threading
 import time
 import wave
 
+import av
 import numpy as np
 import pytest
+from scipy.io import wavfile
 from signals import write
 
 from udfs.decoder import Decoder, encode_path
@@ -42,6 +44,26 @@ def joined(blocks):
     for before, after in itertools.pairwise(blocks):
         assert after.position == before.position + before.samples.shape[1]
     return blocks[0].position, np.concatenate([block.samples for block in blocks], axis=1)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_samples_are_what_libswresample_makes_of_the_frames(files, name):
+    _, ours = joined(decode(str(files[name]), 0))
+    with av.open(str(files[name])) as container:
+        stream = container.streams.audio[0]
+        converter = av.AudioResampler(format="flt", layout=stream.layout, rate=stream.rate)
+        frames = [converted for frame in container.decode(stream) for converted in converter.resample(frame)]
+    packed = np.concatenate([frame.to_ndarray().reshape(-1, len(ours)) for frame in frames])
+    # What lies before the title's zero (an encoder's delay) is not ours.
+    np.testing.assert_array_equal(ours, np.clip(packed.T, -1.0, 1.0)[:, len(packed) - ours.shape[1] :])
+
+
+def test_what_no_player_can_play_is_clipped(tmp_path):
+    samples = np.tile(np.array([0.5, np.nan, np.inf, -np.inf, 1e30, -2.0, -0.25, 1e-42], dtype=np.float32), 6_000)
+    wavfile.write(tmp_path / "a.wav", 48_000, np.stack([samples, np.full_like(samples, 0.125)], axis=1))
+    _, heard = joined(decode(str(tmp_path / "a.wav"), 0))
+    expected = np.tile(np.array([0.5, 0.0, 1.0, -1.0, 1.0, -1.0, -0.25, 1e-42], dtype=np.float32), 6_000)
+    np.testing.assert_array_equal(heard, np.stack([expected, np.full_like(expected, 0.125)]))
 
 
 @pytest.mark.parametrize("name", CASES)
