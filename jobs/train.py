@@ -23,7 +23,7 @@ from jobs.register import WEIGHTS_ARTIFACT, contract_of
 from models import checkpoint
 from models.cnn6 import LABELS
 from models.distributed import rank
-from models.segments import NothingToPlantIn
+from models.segments import NoRoomForDefects
 from models.tasks import TASKS
 from models.training import Phase, TrainingSettings, begun, settings_from, train
 
@@ -142,7 +142,7 @@ def main(argv: list[str]) -> int:
     work = options.work or home() / "training" / hashlib.sha256(identity.encode()).hexdigest()[:16]
     try:
         run_id = _train_and_log(training, validation, settings, work, options.start_from, options.workers)
-    except NothingToPlantIn as error:
+    except NoRoomForDefects as error:
         raise AuscultError(f"clean audio {options.clean}: {error}") from error
     print(f"run {run_id} at {registry.tracking_uri()}; register it: spark-submit jobs/register.py --run-id {run_id}")
     return 0

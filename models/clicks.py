@@ -7,7 +7,7 @@ from scipy import signal
 
 from models.defects import SIMULATORS, click_offset, underrun
 from models.defects.underrun import QUIETEST, bend, stands_out
-from models.segments import GIVEN_UP, MARGIN_S, TRIES, NothingToPlantIn, PairSource, as_catalogue, through_codec
+from models.segments import GIVEN_UP, MARGIN_S, TRIES, NoRoomForDefects, PairSource, as_catalogue, through_codec
 
 FRAME = 128  # samples of one output
 UNDERRUN_SHARE = 0.3  # of the clicks
@@ -29,7 +29,7 @@ class ClickSource(PairSource):
         """A pair of float32 (samples,) segments and their targets, float32 (frames,) of 0 and 1; the first is clean.
 
         Raises:
-            NothingToPlantIn: no click can be told from the recordings.
+            NoRoomForDefects: no click can be told from the recordings.
         """
         length = round(segment_s * self.sample_rate_hz)
         margin = round(MARGIN_S * self.sample_rate_hz)
@@ -39,7 +39,7 @@ class ClickSource(PairSource):
                 planted = _plant(clean, slice(margin, margin + length), self.is_varied, self.sample_rate_hz, rng)
                 if planted is not None:
                     return self._after(clean, *planted, slice(margin, margin + length), rng)
-        raise NothingToPlantIn
+        raise NoRoomForDefects
 
     def _after(
         self, clean: np.ndarray, clicked: np.ndarray, target: np.ndarray, own: slice, rng: np.random.Generator

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from models.defects.mp3_glitch import AUDIBLE_DB, MP3_FRAME, damaged, distance_db
-from models.segments import GIVEN_UP, NothingToPlantIn, PairSource
+from models.segments import GIVEN_UP, NoRoomForDefects, PairSource
 
 
 @dataclass
@@ -16,7 +16,7 @@ class GlitchSource(PairSource):
         """A pair of float32 (samples,) segments and their targets, float32 (frames,) of 0 and 1; the first is clean.
 
         Raises:
-            NothingToPlantIn: no damage can be heard in the recordings.
+            NoRoomForDefects: no damage can be heard in the recordings.
         """
         length = round(segment_s * self.sample_rate_hz)
         margin = 4 * MP3_FRAME  # the bit reservoir and the overlap reach that far
@@ -27,4 +27,4 @@ class GlitchSource(PairSource):
             if target.any():
                 pair = ((clean, np.zeros_like(target)), (broken, target))
                 return [(np.ascontiguousarray(waveform[own]), truth) for waveform, truth in pair]
-        raise NothingToPlantIn
+        raise NoRoomForDefects

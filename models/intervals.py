@@ -114,7 +114,7 @@ def plant_stream(
         # No dice where none are asked for: the same seed gives the bytes that it always gave.
         if one_channel_share and defect not in SHORTENING and rng.random() < one_channel_share:
             channels = (int(rng.integers(len(whole))),)
-        section = whole[list(channels)]
+        section = whole if len(channels) == len(whole) else whole[list(channels)]
         drawn = parameters if parameters is not None else simulator.draw(section, sample_rate, rng)
         if drawn is None:
             written += whole.shape[1]

@@ -36,7 +36,7 @@ BIT_RATES = {  # of one channel
 }
 
 
-class NothingToPlantIn(ValueError):
+class NoRoomForDefects(ValueError):
     """The recordings leave no room for a defect: they are silent, for one."""
 
     def __init__(
@@ -77,7 +77,7 @@ class SegmentSource:
         """A group of float32 (samples,) segments and the indices of their labels in `LABELS`; the first is clean.
 
         Raises:
-            NothingToPlantIn: no defect finds room in the recordings.
+            NoRoomForDefects: no defect finds room in the recordings.
         """
         length = round(segment_s * self.sample_rate_hz)
         for _ in range(GIVEN_UP):
@@ -86,7 +86,7 @@ class SegmentSource:
                 segments = self._try(labels, length, rng)
                 if segments is not None:
                     return list(zip(segments, map(LABELS.index, labels), strict=True))
-        raise NothingToPlantIn
+        raise NoRoomForDefects
 
     def _channel(self, rng: np.random.Generator) -> np.ndarray:
         """One channel of one recording, int16 (samples,)."""

@@ -207,12 +207,12 @@ def test_what_is_wrong_is_told(tmp_path):
 
 def test_silent_recordings_end_the_drawing(tmp_path):
     """Without an end to it, a folder of silence would train for ever."""
-    from models.segments import NothingToPlantIn
+    from models.segments import NoRoomForDefects
     from models.tasks import TASKS
 
     np.save(tmp_path / "silence.npy", np.zeros((1, 96_000), dtype=np.int16))
     source = TASKS["artifacts"].source([tmp_path / "silence.npy"], 48_000, 4, False)  # hum would do, clipping cannot
-    with pytest.raises(NothingToPlantIn, match="silent"):
+    with pytest.raises(NoRoomForDefects, match="silent"):
         source.draw(0.5, np.random.default_rng(0))
 
 
