@@ -110,11 +110,12 @@ def plant_stream(
         if not sections:
             break
         whole = np.concatenate(sections, axis=1)
-        channels = tuple(range(len(whole)))
+        part = slice(None)
         # No dice where none are asked for: the same seed gives the bytes that it always gave.
         if one_channel_share and defect not in SHORTENING and rng.random() < one_channel_share:
-            channels = (int(rng.integers(len(whole))),)
-        section = whole if len(channels) == len(whole) else whole[list(channels)]
+            channel = int(rng.integers(len(whole)))
+            part = slice(channel, channel + 1)
+        section = whole[part]
         drawn = parameters if parameters is not None else simulator.draw(section, sample_rate, rng)
         if drawn is None:
             written += whole.shape[1]
@@ -132,11 +133,11 @@ def plant_stream(
                     events=_events(changed, written, sample_rate),
                     severity=severity_of(defect, section, defective, mask, drawn),
                     parameters=drawn,
-                    channels=channels,
+                    channels=tuple(range(len(whole))[part]),
                 )
             )
-        if len(channels) < len(whole):
-            whole[list(channels)] = defective
+        if len(section) < len(whole):
+            whole[part] = defective
             defective = whole
         written += defective.shape[1]
         yield defective

@@ -39,7 +39,7 @@ BIT_RATES = {  # of one channel
 class NoRoomForDefects(ValueError):
     """The recordings leave no room for a defect: they are silent, for one."""
 
-    def __init__(
+    def __init__(  # with a message: PyTorch's loader makes another one of what its worker raised
         self, message: str = "no defect could be planted in any of the recordings: are they all silent?"
     ) -> None:
         super().__init__(message)

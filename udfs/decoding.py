@@ -300,7 +300,7 @@ class _Joiner:
             self._converter = av.AudioResampler(format="flt", layout=layout, rate=frame.sample_rate)
             self._format = form
             self._names = tuple(channel_name(layout, index) for index in range(layout.nb_channels))
-        if frame.format.name == "fltp" and len(self._names) <= MOST_PLANES:
+        if form[0] == "fltp" and len(self._names) <= MOST_PLANES:
             return frame.to_ndarray(), self._names  # as lossy codecs give it, in many small frames: no need to convert
         assert self._converter is not None
         packed = [part.to_ndarray().reshape(-1, len(self._names)) for part in self._converter.resample(frame)]
@@ -331,10 +331,7 @@ class _Joiner:
         if not self._length:
             return
         joined = np.empty((len(self._part_names), self._length), dtype=np.float32)
-        filled = 0
-        for part in self._parts:
-            joined[:, filled : filled + part.shape[1]] = part
-            filled += part.shape[1]
+        np.concatenate(self._parts, axis=1, out=joined)
         # Damaged streams decode to NaN or to thousands of full scales; players clip, and so do we.
         if not (joined.min() >= -1.0 and joined.max() <= 1.0):  # NaN is in no range
             np.nan_to_num(joined, copy=False, nan=0.0, posinf=1.0, neginf=-1.0)
