@@ -87,7 +87,10 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--clean", required=True, help="folder or table of clean recordings")
     parser.add_argument("--settings", type=Path, default=PROJECT / "conf" / "train.yaml", help="default: %(default)s")
     parser.add_argument(
-        "--steps", type=int, help="train for so many steps of the last phase instead of the settings' phases"
+        "--steps",
+        type=int,
+        help="train for so many steps of the last phase instead of the settings' phases; 0 with --start-from only judges those "
+        "weights and measures what int8 needs to know of them",
     )
     parser.add_argument(
         "--start-from",
@@ -120,6 +123,8 @@ def main(argv: list[str]) -> int:
             phases=(Phase(settings.phases[-1].segment_s, options.steps),),
             validate_every_steps=max(1, options.steps // 4),
         )
+    if options.steps is not None and (options.steps < 0 or (options.steps == 0 and options.start_from is None)):
+        raise AuscultError(f"--steps: expected at least 1, or 0 with --start-from, found {options.steps}")
     if options.workers < 1:
         raise AuscultError(f"--workers: expected at least 1, found {options.workers}")
     try:

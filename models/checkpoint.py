@@ -41,13 +41,15 @@ def architecture_of(network: Network) -> str:
 
 
 def save(network: Network, path: Path, *, half: bool = True) -> None:
-    """Write the network's weights (float16 if `half`), architecture and configuration to `path`."""
+    """Write the network's weights (float16 if `half`), architecture, configuration and ranges to `path`."""
     weights = {
         name: (tensor.half() if half and tensor.is_floating_point() else tensor).contiguous().cpu()
         for name, tensor in network.state_dict().items()
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     metadata = {"architecture": architecture_of(network), "config": json.dumps(network.config.to_dict())}
+    if network.ranges:
+        metadata["ranges"] = json.dumps(network.ranges)
     save_file(weights, path, metadata=metadata)
 
 
@@ -75,6 +77,7 @@ def load(path: Path) -> Network:
             f"{path}: weights of another version of {metadata['architecture']} than this one; train or register anew "
             f"({' '.join(str(error).split())[:200]})"
         ) from error
+    network.ranges = {name: (low, high) for name, (low, high) in json.loads(metadata.get("ranges", "{}")).items()}
     return network.eval().requires_grad_(False)
 
 

@@ -1,9 +1,13 @@
 """Training in several processes: what they share, so that N of them learn what one would."""
 
+from typing import TypeVar
+
 import torch
 from torch import distributed, nn
 from torch.distributed.nn.functional import all_reduce
 from torch.nn.modules.batchnorm import _BatchNorm
+
+T = TypeVar("T")
 
 
 def rank() -> int:
@@ -18,9 +22,21 @@ def world_size() -> int:
 
 def summed(values: torch.Tensor) -> torch.Tensor:
     """The sum of `values` over all processes."""
-    if distributed.is_initialized():
-        distributed.all_reduce(values)
+    if not distributed.is_initialized():
+        return values
+    if distributed.get_backend() == "nccl" and not values.is_cuda:  # NCCL knows no other memory
+        return summed(values.cuda()).to(values.device)
+    distributed.all_reduce(values)
     return values
+
+
+def from_first(value: T) -> T:
+    """What the first process has, in all of them."""
+    if not distributed.is_initialized():
+        return value
+    held = [value]
+    distributed.broadcast_object_list(held)
+    return held[0]
 
 
 class SyncedBatchNorm(_BatchNorm):

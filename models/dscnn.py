@@ -137,6 +137,8 @@ class DsCnn(nn.Module):
     """
 
     gains_from_bf16 = False  # a twentieth of the time on a CPU: its scores are better the same on every one
+    bf16_needs_exact = False
+    gains_from_int8 = False  # its front ends, logarithms and depthwise layers take the time
     few = 16  # segments at a time on a CPU: its layers' outputs stay in the cache, a tenth less time than 64 at a time
 
     def __init__(self, config: DsCnnConfig | None = None) -> None:
@@ -163,10 +165,11 @@ class DsCnn(nn.Module):
         width, tone_width = self.config.stages[-1][0], self.config.tone_stages[-1][0]
         self.fc1 = nn.Linear(2 * width + 2 * tone_width + self.config.tone_descriptors + 2 * branch, self.config.hidden)
         self.fc_out = nn.Linear(self.config.hidden, len(self.config.labels))
+        self.ranges: dict[str, tuple[float, float]] = {}  # see models.quantization
 
     @property
     def exact(self) -> list[nn.Module]:
-        """Layers that bfloat16 would cost more in accuracy than it gives in speed."""
+        """Layers that bfloat16 or int8 would cost more in accuracy than it gives in speed."""
         layers = [self.stem, self.tone_stem, *self.blocks.modules()]
         return [layer for layer in layers if isinstance(layer, ConvNorm)]
 

@@ -9,7 +9,12 @@ if TYPE_CHECKING:
 
     from models.checkpoint import Network
 
-RUNTIMES = ("torch", "openvino")
+RUNTIMES = ("torch", "openvino", "openvino-int8")
+
+
+def is_installed(runtime: str) -> bool:
+    """Whether one of `RUNTIMES` can be had here."""
+    return runtime == "torch" or importlib.util.find_spec("openvino") is not None
 
 
 def openvino_model(network: "Network") -> Any:
@@ -21,7 +26,7 @@ def openvino_model(network: "Network") -> Any:
     Raises:
         ModuleNotFoundError: OpenVINO is not installed.
     """
-    if importlib.util.find_spec("openvino") is None:
+    if not is_installed("openvino"):
         raise ModuleNotFoundError("runtime openvino: expected the package openvino; pip install 'auscult[openvino]'")
     import torch
     from openvino.frontend import FrontEndManager
@@ -46,12 +51,52 @@ def openvino_model(network: "Network") -> Any:
     return front_end.convert(front_end.load(decoder))
 
 
-def compiled_by_openvino(network: "Network", *, bf16: bool) -> Callable[..., "torch.Tensor"]:
+def with_int8(model: Any, network: "Network") -> None:
+    """Let the layers of which a network has measured ranges run in int8, in place; all others stay as they are.
+
+    Args:
+        model: what `openvino_model` made of the network.
+        network: with its `ranges` (models.quantization); its batch norms are folded.
+
+    Raises:
+        ValueError: the model lacks layers that the network has ranges of.
+    """
+    import numpy as np
+    import openvino.opset13 as ops
+
+    def rounded(source: Any, low: Any, high: Any, levels: int) -> Any:
+        return ops.fake_quantize(source, low, high, low, high, levels).output(0)
+
+    found = set()
+    for layer in model.get_ordered_ops():
+        name = layer.get_friendly_name().split("/")[0].removeprefix("__module.network.")
+        if name not in network.ranges or layer.get_type_name() not in ("Convolution", "ConvolutionBackpropData"):
+            continue
+        found.add(name)
+        low, high = network.ranges[name]
+        if low < 0.0:  # -128 to 127 steps
+            step = max(-low / 128, high / 127)
+            low, high = -128 * step, 127 * step
+        is_transposed = layer.get_type_name() == "ConvolutionBackpropData"
+        weight = network.get_parameter(f"{name}.weight").detach().cpu().numpy()
+        inputs = tuple(axis for axis in range(weight.ndim) if axis != (1 if is_transposed else 0))
+        largest = np.abs(weight).max(axis=inputs, keepdims=True).clip(1e-12)
+        heard = rounded(layer.input_value(0), np.float32(low), np.float32(high), 256)
+        weights = rounded(layer.input_value(1), -largest, largest, 255)
+        layer.input(0).replace_source_output(heard)
+        layer.input(1).replace_source_output(weights)
+    if missing := network.ranges.keys() - found:
+        raise ValueError(f"openvino: expected the layers {sorted(missing)}, found none of these names in its model")
+    model.validate_nodes_and_infer_types()
+
+
+def compiled_by_openvino(network: "Network", *, bf16: bool, int8: bool = False) -> Callable[..., "torch.Tensor"]:
     """What follows a network's front end, run by OpenVINO on the CPU with as many threads as PyTorch has.
 
     Args:
-        network: in evaluation mode.
+        network: in evaluation mode, its batch norms folded.
         bf16: compute in bfloat16; in float32, log-probabilities stay within 1e-5 of PyTorch's.
+        int8: compute the layers of which the network has ranges in int8.
 
     Returns:
         A function that takes what `hear` gives and returns log-probabilities (b, k), for one thread at a time.
@@ -60,6 +105,8 @@ def compiled_by_openvino(network: "Network", *, bf16: bool) -> Callable[..., "to
         ModuleNotFoundError: OpenVINO is not installed.
     """
     model = openvino_model(network)
+    if int8:
+        with_int8(model, network)
     import openvino
     import torch
 

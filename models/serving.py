@@ -19,6 +19,11 @@ def has_bf16(device: torch.device) -> bool:
     return bool(torch.cpu._is_avx512_bf16_supported())
 
 
+def has_int8() -> bool:
+    """Whether this processor multiplies int8 exactly and fast (VNNI); without, sums of products may overflow."""
+    return bool(torch.cpu._is_vnni_supported())
+
+
 def fold_batch_norm(network: Network) -> Network:
     """Return a copy in evaluation mode whose convolutions carry their batch norms (modules with `conv1` and `bn1`).
 
@@ -87,8 +92,11 @@ class Classifier(nn.Module):
         self.bf16 = has_bf16(device) and gains if bf16 is None else bf16
         self.network = fold_batch_norm(network).to(device)
         self.classify: Callable[..., torch.Tensor] = self.network.classify
-        if runtime == "openvino" and device.type == "cpu":
-            self.classify = compiled_by_openvino(self.network, bf16=self.bf16)
+        if runtime != "torch" and device.type == "cpu":
+            int8 = runtime == "openvino-int8" and bool(self.network.ranges) and has_int8()
+            # OpenVINO has one precision for all that is not in int8.
+            bf16 = self.bf16 and not int8 and not network.bf16_needs_exact
+            self.classify = compiled_by_openvino(self.network, bf16=bf16, int8=int8)
         keep_exact(self.network)
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 

@@ -1,6 +1,7 @@
 """Trains a detector on defects simulated on the fly over clean recordings (paper sections 4 and 5)."""
 
 import dataclasses
+import logging
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -16,10 +17,15 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from models import checkpoint
 from models.checkpoint import Network
-from models.distributed import rank, summed, synced, world_size
+from models.distributed import from_first, rank, summed, synced, world_size
+from models.quantization import activation_ranges
+from models.runtimes import is_installed
 from models.segments import SegmentSource, draw_batch
-from models.serving import has_bf16
-from models.tasks import TASKS, evaluate
+from models.serving import Classifier, has_bf16, has_int8
+from models.tasks import TASKS, Task, evaluate
+
+messages = logging.getLogger("auscult")
+INT8_LOSS = 0.003  # of the figure that chooses the best network, which int8 may cost
 
 
 @dataclass(frozen=True)
@@ -120,7 +126,8 @@ def train(
         start_from: weights to begin with instead of random ones.
 
     Returns:
-        The best network and its validation result (see `models.tasks.evaluate`), with "segments_seen".
+        The best network, with its ranges for int8 where that holds its figure, and its validation result (see
+        `models.tasks.evaluate`), with "segments_seen". Without steps these are the network that it began with.
 
     Raises:
         ValueError: the processes cannot share a batch or the validation evenly; `start_from` does not fit the settings.
@@ -158,6 +165,8 @@ def train(
         _Batches(source, settings, step), batch_size=None, num_workers=settings.loader_workers, prefetch_factor=4
     )
     started, started_step, losses = time.monotonic(), step, []
+    if not settings.steps:
+        checkpoint.save(network, best_file)
     batches = iter(loader)  # draws a seed, so the generator is restored after it
     if state_file.exists():
         torch.set_rng_state(state["random"])
@@ -205,7 +214,29 @@ def train(
     if world_size() > 1:
         distributed.barrier()  # the first process has written the best weights
     chosen = checkpoint.load(best_file)
-    return chosen, {**evaluate(task, chosen, *held_out, device), "segments_seen": step * settings.batch_segments}
+    result = evaluate(task, chosen, *held_out, device)
+    result |= _try_int8(chosen, task, *held_out, result[task.figure])
+    return chosen, {**result, "segments_seen": step * settings.batch_segments}
+
+
+def _try_int8(
+    network: Network, task: Task, segments: torch.Tensor, targets: torch.Tensor, figure: float
+) -> dict[str, float]:
+    """Give a network its ranges for int8, unless what it says suffers (INT8_LOSS); its figure in int8, if it was tried."""
+    if not network.gains_from_int8:
+        return {}
+    if not has_int8() or not is_installed("openvino-int8"):
+        messages.warning(
+            "int8 not tried, so it will not be used: it needs OpenVINO (extra openvino) and a processor with VNNI"
+        )
+        return {}
+    network.ranges = from_first(activation_ranges(network, segments))
+    served = Classifier(network, torch.device("cpu"), runtime="openvino-int8")
+    in_int8 = task.judge(served, segments, targets)[task.figure]
+    if in_int8 < figure - INT8_LOSS:
+        messages.info("int8 will not be used: it would cost %.4f of %s", figure - in_int8, task.figure)
+        network.ranges = {}
+    return {f"int8_{task.figure}": in_int8}
 
 
 def begun(settings: TrainingSettings, start_from: Path | None) -> Network:

@@ -5,12 +5,13 @@ import numpy as np
 import pytest
 import torch
 
-from models import checkpoint
+from models import checkpoint, quantization
 from models.cnn6 import Cnn6, Cnn6Config
 from models.dscnn import ClickFilters, DsCnn, DsCnnConfig
 from models.features import LogMel, ToneSpectrum, WaveformStatistics, whiten
 from models.hooknet import HookNet, HookNetConfig
-from models.serving import Classifier, fold_batch_norm
+from models.runtimes import compiled_by_openvino
+from models.serving import Classifier, fold_batch_norm, has_int8
 
 
 @pytest.fixture(scope="module")
@@ -64,9 +65,90 @@ def test_openvino_says_the_same(segments, weights):
         torch.testing.assert_close(theirs(segments[:count]), ours(segments[:count]), atol=1e-5, rtol=0)
 
 
+IN_INT8 = [checkpoint.SHIPPED_CNN6, checkpoint.WEIGHTS / "clicks.safetensors"]
+needs_int8 = pytest.mark.skipif(not has_int8(), reason="the processor has no VNNI")
+
+
+@needs_int8
+@pytest.mark.parametrize("weights", IN_INT8, ids=lambda path: path.stem)
+def test_int8_decides_as_float32_does(segments, weights):
+    network, device = checkpoint.load(weights), torch.device("cpu")
+    heard = segments[:, : round(network.config.segment_s * network.config.sample_rate_hz)].clone()
+    heard[:, 9_000] += 0.8  # a click
+    ours = Classifier(network, device, bf16=False)(heard)
+    theirs = Classifier(network, device, runtime="openvino-int8")(heard)
+    assert 0 < (theirs - ours).abs().mean() < 1e-2  # it is int8, and close
+    if network.config.labels == ("click",):
+        assert (ours[:, 70] > 0.9).any()
+        assert ((theirs > 0.9) != (ours > 0.9)).sum() <= 2  # of 2,560
+    else:
+        assert torch.equal(theirs.argmax(dim=1), ours.argmax(dim=1))
+
+
+@needs_int8
+@pytest.mark.parametrize("kind", ["cnn6", "hooknet"])
+def test_int8_computes_what_rounding_by_hand_does(segments, kind):
+    """Against PyTorch's own rounding of activations to the ranges, and of weights by output channel."""
+    torch.manual_seed(1)
+    small = {"cnn6": {"widths": (8, 8, 16, 16)}, "hooknet": {"growth": 2}}[kind]
+    network = checkpoint.build(kind, small)
+    heard = segments[:, : round(network.config.segment_s * network.config.sample_rate_hz)]
+    network.train()(heard)  # gives batch norm statistics that are not the identity
+    if kind == "hooknet":
+        network.head.weight.data.mul_(100)  # which begins near nothing
+    network = fold_batch_norm(network)
+    network.ranges = quantization.activation_ranges(network, heard)
+    convolutions = {name for name, layer in network.named_modules() if isinstance(layer, quantization.CONVOLUTIONS)}
+    exact = {id(layer) for outer in network.exact for layer in outer.modules()}
+    assert network.ranges.keys() == {name for name in convolutions if id(network.get_submodule(name)) not in exact}
+    assert min(low for low, _ in network.ranges.values()) < 0 or kind == "cnn6"
+    with torch.inference_mode():
+        in_float32 = network.classify(*network.hear(heard[:8]))
+        in_openvino = compiled_by_openvino(network, bf16=False, int8=True)(*network.hear(heard[:8]))
+        for name, (low, high) in network.ranges.items():
+            layer = network.get_submodule(name)
+            steps = (0, 255) if low == 0 else (-128, 127)
+            scale = max(high / steps[1], low / steps[0] if steps[0] else 0.0)
+            layer.register_forward_pre_hook(
+                lambda layer, given, scale=scale, steps=steps: (
+                    torch.fake_quantize_per_tensor_affine(given[0], scale, 0, *steps),
+                )
+            )
+            axis = 1 if isinstance(layer, torch.nn.ConvTranspose1d) else 0
+            largest = layer.weight.abs().amax(dim=[other for other in range(layer.weight.dim()) if other != axis])
+            layer.weight.copy_(
+                torch.fake_quantize_per_channel_affine(
+                    layer.weight, largest / 127, torch.zeros(len(largest), dtype=torch.int32), axis, -127, 127
+                )
+            )
+        by_hand = network.classify(*network.hear(heard[:8]))
+    error = (by_hand - in_float32).abs().mean()
+    assert error > 1e-4  # rounding shows
+    assert (in_openvino - by_hand).abs().mean() < 0.4 * error  # what lies between two steps goes either way
+
+
+def test_without_ranges_or_vnni_int8_is_float32(segments, monkeypatch):
+    device = torch.device("cpu")
+    plain = checkpoint.load(checkpoint.SHIPPED)
+    assert not plain.ranges
+    in_float32 = Classifier(plain, device, runtime="openvino")(segments[:4])
+    assert torch.equal(Classifier(plain, device, runtime="openvino-int8")(segments[:4]), in_float32)
+    monkeypatch.setattr("models.serving.has_int8", lambda: False)
+    network = checkpoint.load(checkpoint.SHIPPED_CNN6)
+    in_float32 = Classifier(network, device, bf16=False, runtime="openvino")(segments[:4])
+    assert torch.equal(Classifier(network, device, bf16=False, runtime="openvino-int8")(segments[:4]), in_float32)
+
+
+def test_ranges_of_other_layers_are_refused():
+    network = fold_batch_norm(checkpoint.load(checkpoint.SHIPPED_CNN6))
+    network.ranges = {"conv_block9.conv1": (0.0, 1.0)}
+    with pytest.raises(ValueError, match=r"expected the layers \['conv_block9.conv1'\]"):
+        compiled_by_openvino(network, bf16=False, int8=True)
+
+
 def test_a_runtime_that_is_not_there_is_named(monkeypatch):
     network = checkpoint.load(checkpoint.SHIPPED)
-    with pytest.raises(ValueError, match="expected one of torch, openvino, found 'tvm'"):
+    with pytest.raises(ValueError, match="expected one of torch, openvino, openvino-int8, found 'tvm'"):
         Classifier(network, torch.device("cpu"), runtime="tvm")
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ModuleNotFoundError, match=r"pip install 'auscult\[openvino\]'"):
@@ -91,9 +173,11 @@ def test_front_ends_are_counted_apart(segments, weights):
 
 def test_checkpoint_round_trip(tmp_path, segments):
     network = Cnn6(Cnn6Config(widths=(8, 8, 16, 16), labels=("clean", "bad"))).eval()
+    network.ranges = {"conv_block2.conv1": (-0.5, 7.25)}
     checkpoint.save(network, tmp_path / "w.safetensors", half=False)
     read = checkpoint.load(tmp_path / "w.safetensors")
     assert read.config == network.config
+    assert read.ranges == network.ranges
     torch.testing.assert_close(read(segments[:2]), network(segments[:2]))
 
 

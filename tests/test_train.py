@@ -129,6 +129,37 @@ def test_a_killed_training_goes_on_where_it_was(tmp_path):
     assert result["segments_seen"] == 24
 
 
+def test_int8_is_kept_where_it_holds_the_figure(home, clean, spark, tmp_path, monkeypatch):
+    import torch
+
+    from models import checkpoint, serving, training
+
+    if not serving.has_int8():
+        pytest.skip("the processor has no VNNI")
+    monkeypatch.setattr(spark, "stop", lambda: None)
+    given = ["--clean", str(clean), "--settings", str(tmp_path / "train.yaml"), "--steps", "0"]
+    shipped = checkpoint.WEIGHTS / "clicks.safetensors"
+    shape = {"task": "clicks", "architecture": "hooknet", "network": {"label": "click", "growth": 6}}
+    settings = {**SETTINGS, **shape, "sample_rate_hz": 44_100, "validation_segments": 40}
+    (tmp_path / "train.yaml").write_text(yaml.safe_dump(settings))
+    with pytest.raises(AuscultError, match="--steps: expected at least 1, or 0 with --start-from, found 0"):
+        train.main(given)
+    known, weights = checkpoint.load(shipped), {}
+    for loss in (2.0, -2.0):  # whatever it costs; whatever it gains
+        monkeypatch.setattr(training, "INT8_LOSS", loss)
+        work = tmp_path / f"work {loss}"
+        assert train.main([*given, "--start-from", str(shipped), "--work", str(work)]) == 0
+        weights[loss] = checkpoint.load(work / "weights.safetensors")
+        for name, tensor in known.state_dict().items():
+            assert torch.equal(weights[loss].state_dict()[name], tensor)
+    assert weights[2.0].ranges.keys() == known.ranges.keys()
+    assert not weights[-2.0].ranges
+    client = registry.client()
+    experiment = client.get_experiment_by_name(registry.EXPERIMENT)
+    for run in client.search_runs([experiment.experiment_id], "attributes.run_name LIKE 'train%'"):
+        assert run.data.metrics["best_int8_f1"] == pytest.approx(run.data.metrics["best_f1"], abs=0.3)
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_two_workers_learn_what_one_does(home, clean, spark, tmp_path, monkeypatch):

@@ -1,10 +1,10 @@
-"""The yardstick: one process, straight-line code, the same decode and the same model; or the decode alone."""
+"""The yardstick: straight-line code, the same decode and the same model, in one process or in one a core; or the decode alone."""
 
 import json
-import os
+import multiprocessing
 import sys
-import time
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -47,18 +47,17 @@ def classifier(weights: str):  # type: ignore[no-untyped-def]
     return Classifier(checkpoint.load(Path(weights)), torch.device("cpu"))
 
 
-def main(folder: Path, out: Path, weights: str) -> None:
-    """Score every file of a folder; write the scores as .npz, print seconds. Without weights nothing is scored."""
+def score_files(paths: list[Path], weights: str) -> tuple[list[str], list[np.ndarray], float]:
+    """Score files one after the other: names of their segments, scores batch by batch, seconds of audio."""
     import torch
 
     score = classifier(weights) if weights else None
-    begun_wall, begun_cpu = time.monotonic(), sum(os.times()[:2])
     batch = np.empty((BATCH, SEGMENT), dtype=np.float32)
     names: list[str] = []
     scores: list[np.ndarray] = []
     filled = 0
     audio_s = 0.0
-    for path in sorted(folder.iterdir()):
+    for path in paths:
         tracks = probe(str(path))
         audio_s += sum(info.duration_s for info in tracks)
         for name, waveform in segments_of(str(path), tracks):
@@ -71,11 +70,31 @@ def main(folder: Path, out: Path, weights: str) -> None:
                 filled = 0
     if filled and score is not None:
         scores.append(score(torch.from_numpy(batch[:filled])).numpy())
-    cpu_s, wall_s = sum(os.times()[:2]) - begun_cpu, time.monotonic() - begun_wall
-    if score is not None:
+    return names, scores, audio_s
+
+
+def shares(paths: list[Path], count: int) -> list[list[Path]]:
+    """Files in so many shares of about the same length, by a scan's measure: hours times channels."""
+    length_s = {path: sum(info.duration_s * info.channels for info in probe(str(path))) for path in paths}
+    found: list[list[Path]] = [[] for _ in range(count)]
+    for path in sorted(paths, key=lambda path: -length_s[path]):
+        min(found, key=lambda share: sum(length_s[other] for other in share)).append(path)
+    return found
+
+
+def main(folder: Path, out: Path, weights: str, processes: int = 1) -> None:
+    """Score every file of a folder; write the scores as .npz, print seconds. Without weights nothing is scored."""
+    paths = sorted(folder.iterdir())
+    if processes == 1:
+        parts = [score_files(paths, weights)]
+    else:
+        with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
+            parts = list(pool.map(score_files, shares(paths, processes), [weights] * processes))
+    names, scores = [name for part in parts for name in part[0]], [batch for part in parts for batch in part[1]]
+    if weights:
         np.savez(out, names=np.array(names), scores=np.concatenate(scores))
-    print(json.dumps({"cpu_s": cpu_s, "wall_s": wall_s, "audio_h": audio_s / 3600, "segments": len(names)}))
+    print(json.dumps({"audio_h": sum(part[2] for part in parts) / 3600, "segments": len(names)}))
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3] if len(sys.argv) > 3 else "")
+    main(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], int(sys.argv[4]) if len(sys.argv) > 4 else 1)

@@ -1,8 +1,9 @@
 """`make bench-serving`: ways to run the shipped networks on a CPU, by speed and by what they decide.
 
-As they are served (models/serving.py, with PyTorch and with OpenVINO) beside plain PyTorch, torch.compile, ONNX Runtime and
-int8, where these are installed (the extra `bench`); float32, bfloat16 where the processor has it, int8 calibrated on real
-audio. The front end is PyTorch's in all of them (FFTs, which neither runtime does faster) and is in every figure.
+As they are served (models/serving.py, with PyTorch and with OpenVINO, the latter also in int8 where the weights have ranges)
+beside plain PyTorch, torch.compile, ONNX Runtime and int8 of all layers calibrated on real audio, where these are installed
+(the extra `bench`); float32, and bfloat16 where the processor has it. The front end is PyTorch's in all of them (FFTs, which
+neither runtime does faster) and is in every figure.
 
 Segments are taken from the labelled test catalogue of `make evaluate`, BENCH_SEGMENTS of each class; int8 is calibrated on
 those of other recordings. One thread each, every way BENCH_REPEATS times in turn; the least CPU time counts. The allocator
@@ -133,8 +134,10 @@ def ways(network: checkpoint.Network, calibration: torch.Tensor, folder: Path) -
         found["served, OpenVINO, float32"] = served(False, "openvino")
         if has_bf16(cpu):
             found["served, OpenVINO, bfloat16"] = served(True, "openvino")
+        if network.ranges:
+            found["served, OpenVINO, int8"] = served(False, "openvino-int8")
         if _there("nncf"):
-            found["OpenVINO, int8"] = lambda: after(_openvino_int8(network, heard))
+            found["OpenVINO, int8 of all layers by NNCF"] = lambda: after(_openvino_int8(network, heard))
     return found
 
 

@@ -1,6 +1,7 @@
 """`make bench`: the scan beside what else does the same, on the same files with the same model in one run.
 
-The yardstick is a bare single-process loop; then the scan, as it is and with all that saves work off; decoding alone; and,
+The yardstick is a bare single-process loop; then one such loop on each core, which shows what sharing caches and memory
+costs; the scan, as it is, with all that saves work off, and with OpenVINO and int8; decoding alone; and,
 where `make bench-peers` has installed them, Ray Data, Daft and a Spark job of pandas UDFs (tests/bench/peers.py). All decode
 with the same functions, and their scores are compared.
 
@@ -31,6 +32,7 @@ import numpy as np
 from deltalake import DeltaTable
 
 from models import checkpoint
+from models.runtimes import is_installed
 from tests.bench.process_tree import Measured, measure
 
 PROJECT = Path(__file__).resolve().parent.parent.parent
@@ -39,7 +41,7 @@ BIN = Path(sys.prefix) / "bin"
 MODELS = {"audio-artifacts": (checkpoint.SHIPPED, 4), "audio-artifacts-cnn6": (checkpoint.SHIPPED_CNN6, 1)}
 COPIES = float(os.environ.get("BENCH_COPIES", "1"))
 REPEATS = int(os.environ.get("BENCH_REPEATS", "2"))
-BARE, DECODE = "bare loop", "decode only"
+BARE, EACH, DECODE = "bare loop", "bare loop, one a core", "decode only"
 # Settings of each. The copies of the demo's titles are one file each time; what sharing that saves is no figure for a
 # catalogue, so both leave it out.
 APART = "equal_titles_once: false\n"
@@ -47,9 +49,11 @@ SCANS = {
     "scan": APART,
     "scan, nothing saved": f"{APART}equal_channels_once: false\nsilence_once: false\n",
     "scan, OpenVINO": f"{APART}cpu_runtime: openvino\n",
+    "scan, int8": f"{APART}cpu_runtime: openvino-int8\n",
 }
 PEERS = {"Ray Data": ("ray", "ray"), "Daft": ("daft", "daft"), "Spark, pandas UDFs": ("pandas-udf", "pyspark")}
-PROCESSES = {BARE: 1, DECODE: 1}
+ONE_PROCESS = (BARE, DECODE)
+CORES = os.cpu_count() or 1
 
 
 @dataclass
@@ -99,12 +103,10 @@ class Bench:
         """Run one way over one of the folders; also its scores by segment."""
         folder, python = self.folders[which], str(BIN / "python")
         out = self.home / f"{self.name} {way} {which} {number}"
-        if way in (BARE, DECODE):
-            weights = [str(self.weights)] if way == BARE else []
-            run = measure(
-                [python, "-m", "tests.bench.bare_loop", str(folder), f"{out}.npz", *weights], self.environment
-            )
-            return run, _from_file(out) if way == BARE else {}
+        if way in (BARE, EACH, DECODE):
+            weights, processes = "" if way == DECODE else str(self.weights), CORES if way == EACH else 1
+            command = [python, "-m", "tests.bench.bare_loop", str(folder), f"{out}.npz", weights, str(processes)]
+            return measure(command, self.environment), _from_file(out) if weights else {}
         if way in SCANS:
             settings = self.home / f"{way}.yaml"
             settings.write_text(SCANS[way])
@@ -155,7 +157,7 @@ def good_titles() -> list[Path]:
 def write_start_up(folder: Path) -> None:
     """A title of a second for each worker: loading the model there is start-up too."""
     folder.mkdir()
-    for number in range(os.cpu_count() or 1):
+    for number in range(CORES):
         with wave.open(str(folder / f"{number}.wav"), "wb") as file:
             file.setnchannels(1)
             file.setsampwidth(2)
@@ -174,9 +176,9 @@ def main() -> None:
     there = {way: package for way, (_, package) in PEERS.items() if importlib.util.find_spec(package) is not None}
     if missing := sorted(set(PEERS) - set(there)):
         print(f"not installed, so left out: {', '.join(missing)} (make bench-peers installs them)")
-    ways = [DECODE, BARE, *SCANS, *there]
-    if importlib.util.find_spec("openvino") is None:
-        ways.remove("scan, OpenVINO")
+    ways = [DECODE, BARE, EACH, *SCANS, *there]
+    if not is_installed("openvino"):
+        ways = [way for way in ways if "openvino" not in SCANS.get(way, "")]
     if chosen := os.environ.get("BENCH_WAYS"):
         ways = [way for way in ways if way in (BARE, *chosen.split(","))]
     versions = {package: importlib.metadata.version(package) for package in ("torch", "av", "pyspark", *there.values())}
@@ -198,6 +200,8 @@ def main() -> None:
 
 def _beside(bench: Bench, ways: list[str]) -> dict[str, Any]:
     """Measure one model every way; print the table."""
+    if not checkpoint.load(bench.weights).ranges:
+        ways = [way for way in ways if way != "scan, int8"]  # as with OpenVINO
     found = {way: Way() for way in ways}
     reference: dict[str, np.ndarray] = {}
     audio_h = 0.0
@@ -222,7 +226,7 @@ def _beside(bench: Bench, ways: list[str]) -> dict[str, Any]:
     for way, measured in found.items():
         difference = "" if np.isnan(measured.difference) else f"{measured.difference:.0e}"
         print(
-            f"| {way}{', one process' if way in PROCESSES else ''} | {measured.cpu_s / audio_h:.1f} | {measured.cpu_s / bare_s:.2f} "
+            f"| {way}{', one process' if way in ONE_PROCESS else ''} | {measured.cpu_s / audio_h:.1f} | {measured.cpu_s / bare_s:.2f} "
             f"| {audio_h / measured.wall_s * 3600:.0f} | {measured.start_up_cpu_s:.0f} | {measured.peak_mib:.0f} | {difference} |"
         )
     return {
@@ -239,6 +243,7 @@ def _beside(bench: Bench, ways: list[str]) -> dict[str, Any]:
                 "all_cpu_s": [run.total_cpu_s for run in measured.runs],
                 "all_start_up_cpu_s": [run.total_cpu_s for run in measured.start_ups],
                 "cpu_s_by_process": min(measured.runs, key=lambda run: run.total_cpu_s).cpu_s,
+                "start_up_cpu_s_by_process": min(measured.start_ups, key=lambda run: run.total_cpu_s).cpu_s,
                 "peak_mib": measured.runs[0].peak_mib,
                 "largest_score_difference": None if np.isnan(measured.difference) else measured.difference,
             }
