@@ -1,5 +1,6 @@
 """What every job does first: find its home, start Spark with Delta, turn expected errors into one line."""
 
+import ctypes
 import logging
 import os
 import sys
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
 PROJECT = Path(__file__).resolve().parent.parent
 DELTA_PACKAGE = "io.delta:delta-spark_4.2_2.13:4.4.0"
 EXIT_USAGE = 2
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h
 SHIPPED_MODEL = "audio-artifacts"
 DEFAULT_MODEL_URI = f"models:/{SHIPPED_MODEL}@champion"
 
@@ -38,6 +40,17 @@ def home() -> Path:
 def default_warehouse() -> str:
     """`AUSCULT_WAREHOUSE`, else `warehouse/` in the home folder."""
     return os.environ.get("AUSCULT_WAREHOUSE") or str(home() / "warehouse")
+
+
+def keep_freed_memory() -> None:
+    """Set glibc's allocator in this process as conf/spark-defaults.conf sets it in executors, for what runs a network here.
+
+    Processes that it starts by fork have it too; where the C library is another, nothing happens.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(M_MMAP_THRESHOLD, 32 << 20)
+        mallopt(M_TRIM_THRESHOLD, 256 << 20)
 
 
 def run(main: Callable[[list[str]], int]) -> None:

@@ -18,7 +18,7 @@ from typing import Any
 import yaml
 
 from jobs import registry
-from jobs.launch import PROJECT, AuscultError, home, log, run, session
+from jobs.launch import PROJECT, AuscultError, home, keep_freed_memory, log, run, session
 from jobs.register import WEIGHTS_ARTIFACT, contract_of
 from models import checkpoint
 from models.cnn6 import LABELS
@@ -237,6 +237,7 @@ def train_here(
     import mlflow
     import torch
 
+    keep_freed_memory()
     workers = int(os.environ.get("WORLD_SIZE", "1"))
     device = (
         torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
