@@ -3,7 +3,7 @@ import pytest
 from signals import music_like
 
 from models.codecs import recode
-from models.defects.mp3_glitch import AUDIBLE_DB, BIT_RATE, FRAME, MP3_FRAME, damaged, distance_db
+from models.defects.mp3_glitch import AUDIBLE_DB, BIT_RATE, FRAME, MP3_FRAME, ROUNDING, damaged, distance_db
 from models.glitches import GlitchSource
 
 RATE, SAMPLES = 44_100, 16_384
@@ -45,6 +45,20 @@ def test_distance_is_that_of_the_frame_and_in_decibels():
     np.testing.assert_allclose(decibels[43:57], -10.0, atol=1e-3)
     assert (decibels[:37] == -200).all()
     assert (decibels[63:] == -200).all()
+
+
+@pytest.mark.parametrize(("level_db", "share"), [(-110, 0), (-103, 0), (-99, 1), (-60, 1)])
+def test_changes_that_16_bits_cannot_hold_do_not_count(level_db, share):
+    rng = np.random.default_rng(0)
+    silence = 1e-7 * rng.standard_normal(SAMPLES).astype(np.float32)
+    noise = (10 ** (level_db / 20) * rng.standard_normal(SAMPLES)).astype(np.float32)
+    assert (distance_db(silence, silence + noise) > AUDIBLE_DB).mean() == pytest.approx(share, abs=0.02)
+
+
+def test_rounding_to_16_bits_is_what_it_is_taken_for():
+    sound = np.random.default_rng(0).uniform(-0.1, 0.1, 1 << 18)
+    rounded = np.round(sound * 32768) / 32768
+    assert np.mean((rounded - sound) ** 2) == pytest.approx(ROUNDING, rel=0.01)
 
 
 def test_pairs_differ_where_the_target_says(sound, tmp_path):
