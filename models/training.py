@@ -165,7 +165,7 @@ def train(
         _Batches(source, settings, step), batch_size=None, num_workers=settings.loader_workers, prefetch_factor=4
     )
     started, started_step, losses = time.monotonic(), step, []
-    if not settings.steps:
+    if not settings.steps and rank() == 0:
         checkpoint.save(network, best_file)
     batches = iter(loader)  # draws a seed, so the generator is restored after it
     if state_file.exists():
