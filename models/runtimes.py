@@ -113,6 +113,8 @@ def compiled_by_openvino(network: "Network", *, bf16: bool, int8: bool = False) 
     settings = {
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),
         "NUM_STREAMS": 1,
+        # Each process would pin its threads to the first cores: the workers of a machine all to the same ones.
+        "ENABLE_CPU_PINNING": False,
         "INFERENCE_PRECISION_HINT": "bf16" if bf16 else "f32",
     }
     request = openvino.Core().compile_model(model, "CPU", settings).create_infer_request()

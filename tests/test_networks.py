@@ -65,6 +65,22 @@ def test_openvino_says_the_same(segments, weights):
         torch.testing.assert_close(theirs(segments[:count]), ours(segments[:count]), atol=1e-5, rtol=0)
 
 
+def test_openvino_leaves_its_threads_on_every_core(monkeypatch):
+    """Pinned, those of all workers of a machine would share its first cores."""
+    import openvino
+
+    compiled = []
+
+    class Core(openvino.Core):
+        def compile_model(self, *given):
+            compiled.append(super().compile_model(*given))
+            return compiled[-1]
+
+    monkeypatch.setattr(openvino, "Core", Core)
+    Classifier(checkpoint.load(checkpoint.SHIPPED), torch.device("cpu"), runtime="openvino")
+    assert [model.get_property("ENABLE_CPU_PINNING") for model in compiled] == [False]
+
+
 IN_INT8 = [checkpoint.SHIPPED_CNN6, checkpoint.WEIGHTS / "clicks.safetensors"]
 needs_int8 = pytest.mark.skipif(not has_int8(), reason="the processor has no VNNI")
 

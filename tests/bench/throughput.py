@@ -6,7 +6,7 @@ where `make bench-peers` has installed them, Ray Data, Daft and a Spark job of p
 with the same functions, and their scores are compared.
 
 The good titles of the demo catalogue, several times (BENCH_COPIES multiplies it); each shipped model in turn (or those
-that BENCH_MODELS names, as BENCH_WAYS names the ways). Every way is measured BENCH_REPEATS times, in turn, and the least
+that BENCH_MODELS names, as BENCH_WAYS names the ways, with a semicolon between them). Every way is measured BENCH_REPEATS times, in turn, and the least
 counts: what else runs on the machine only ever adds.
 
 All ways get the allocator's settings that conf/spark-defaults.conf gives the scan's workers: with glibc's own a bare loop
@@ -180,7 +180,7 @@ def main() -> None:
     if not is_installed("openvino"):
         ways = [way for way in ways if "openvino" not in SCANS.get(way, "")]
     if chosen := os.environ.get("BENCH_WAYS"):
-        ways = [way for way in ways if way in (BARE, *chosen.split(","))]
+        ways = [way for way in ways if way in (BARE, *chosen.split(";"))]
     versions = {package: importlib.metadata.version(package) for package in ("torch", "av", "pyspark", *there.values())}
     print(f"machine: {machine()}; {', '.join(f'{name} {version}' for name, version in versions.items())}")
     results: dict[str, Any] = {"machine": machine(), "versions": versions, "models": []}
