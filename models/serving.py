@@ -94,7 +94,7 @@ class Classifier(nn.Module):
         self.classify: Callable[..., torch.Tensor] = self.network.classify
         if runtime != "torch" and device.type == "cpu":
             int8 = runtime == "openvino-int8" and bool(self.network.ranges) and has_int8()
-            # OpenVINO has one precision for all that is not in int8.
+            # OpenVINO has one precision for all that is not in int8, so that no layer can be kept exact.
             bf16 = self.bf16 and not int8 and not network.bf16_needs_exact
             self.classify = compiled_by_openvino(self.network, bf16=bf16, int8=int8)
         keep_exact(self.network)

@@ -33,7 +33,7 @@ from deltalake import DeltaTable
 from torch import nn
 
 from models import checkpoint
-from models.runtimes import openvino_model
+from models.runtimes import is_installed, openvino_model
 from models.serving import Classifier, fold_batch_norm, has_bf16
 from tests.bench.bare_loop import BATCH, segments_of
 from tests.bench.throughput import allocator, machine
@@ -130,7 +130,7 @@ def ways(network: checkpoint.Network, calibration: torch.Tensor, folder: Path) -
     if _there("onnxruntime", "onnx", "onnxscript"):
         found["ONNX Runtime, float32"] = lambda: after(_onnx(network, heard, folder, is_int8=False))
         found["ONNX Runtime, int8"] = lambda: after(_onnx(network, heard, folder, is_int8=True))
-    if _there("openvino"):
+    if is_installed("openvino"):
         found["served, OpenVINO, float32"] = served(False, "openvino")
         if has_bf16(cpu):
             found["served, OpenVINO, bfloat16"] = served(True, "openvino")

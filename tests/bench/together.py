@@ -100,13 +100,17 @@ def main() -> None:
         )
     result = {
         "machine": machine(),
-        "cpu_s": {" ".join((way[0], *way[1])): cpu_s[way] for way in ways},
-        "start_up_cpu_s": {" ".join((way[0], *way[1])): start_up_s[way] for way in ways},
-        "model_s": {" ".join((way[0], *way[1])): model_s[way] for way in ways},
+        "cpu_s": _by_name(cpu_s),
+        "start_up_cpu_s": _by_name(start_up_s),
+        "model_s": _by_name(model_s),
         "segments": segments,
         "channel_s": channel_s,
     }
     (home / "result.json").write_text(json.dumps(result, indent=2))
+
+
+def _by_name(values: dict[Way, list[float]]) -> dict[str, list[float]]:
+    return {" ".join((runtime, *models)): seconds for (runtime, models), seconds in values.items()}
 
 
 if __name__ == "__main__":
