@@ -16,6 +16,7 @@ from signals import write
 from udfs.decoder import Decoder, encode_path
 from udfs.decoding import Block, DecodeReport, Resampler, decode
 from udfs.media import MediaError, probe
+from udfs.slots import SAMPLES
 
 CASES = {  # file -> (rate, options)
     "a.flac": (44_100, {}),
@@ -150,6 +151,31 @@ def test_many_channels_decode_without_a_crash(tmp_path, channels):
     assert blocks[0].samples.shape == (channels, 48_000)
     assert len(set(blocks[0].channel_names)) == channels
     np.testing.assert_allclose(blocks[0].samples.T, samples / 32768, atol=1e-6)
+
+
+def test_blocks_larger_than_a_slot_come_from_the_decoder_whole(tmp_path):
+    """A second of 24 channels fills nine slots; two rates at once."""
+    noise = np.random.default_rng(7).integers(-9_000, 9_000, (100_000, 24)).astype(np.int16)
+    wavfile.write(tmp_path / "many.wav", 48_000, noise)
+    path = str(tmp_path / "many.wav")
+    assert max(block.samples.size for block in decode(path, 0)) > 2 * SAMPLES
+    expected = {48_000: [], 44_100: []}
+    for rate, resampler in ((rate, Resampler(rate)) for rate in expected):
+        for block in decode(path, 0):
+            expected[rate].extend(resampler.push(block))
+        expected[rate].extend(resampler.flush())
+    decoder, found = Decoder(), {48_000: [], 44_100: []}
+    for rate, block in decoder.decode(
+        encode_path(path), 0, 0, float("inf"), list(found), can_seek=False, is_timed=True, report=DecodeReport()
+    ):
+        assert block.samples.size <= SAMPLES
+        found[rate].append(block)
+    decoder.close()
+    for rate, blocks in found.items():
+        position, samples = joined(blocks)
+        wanted_position, wanted = joined(expected[rate])
+        assert position == wanted_position
+        np.testing.assert_array_equal(samples, wanted)
 
 
 def expect(code, path):

@@ -1,8 +1,7 @@
 """Decodes in a child process, so that a decoder that crashes or hangs costs one file and not the worker.
 
-The child (`python -m udfs.decoder`) takes one JSON request a line on standard input and answers with
-binary messages: a header (kind, length of the JSON part, length of the samples), the JSON part, the
-samples as float32 (channels, time).
+The child (`python -m udfs.decoder`) takes one JSON request a line on standard input and answers with messages:
+a header (kind, length), then as much JSON. Samples go through slots of shared memory (`udfs.slots`).
 """
 
 import contextlib
@@ -14,22 +13,20 @@ import signal
 import struct
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from typing import Any
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
-import numpy as np
-
 from udfs.decoding import Block, DecodeReport, Resampler, decode
 from udfs.media import MediaError, TrackInfo, describe, probe
 from udfs.remote import local_copy
+from udfs.slots import SAMPLES, SlotReader, SlotWriter
 from udfs.stages import StageClock
 
-_HEADER = struct.Struct("<cIQ")
+_HEADER = struct.Struct("<cI")
 _BLOCK, _DONE, _FAILED = b"B", b"D", b"F"
-PIPE_BYTES = 1 << 20
 ACCIDENTS = frozenset({"crashed", "timeout", "out_of_memory"})
 
 
@@ -56,6 +53,7 @@ class Decoder:
     def __init__(self, timeout_s: float = 120.0) -> None:
         self.timeout_s = timeout_s
         self._process: subprocess.Popen[bytes] | None = None
+        self._slots: SlotReader | None = None
         # The child dies with the thread that started it (see _serve), so that thread must outlive every span.
         self._starter = ThreadPoolExecutor(max_workers=1)
 
@@ -67,11 +65,11 @@ class Decoder:
         """
         request = {"do": "probe", "path": path}
         try:
-            *_, (kind, answer, _) = self._ask(request)
+            *_, (kind, answer) = self._ask(request)
         except MediaError as error:
             if error.code not in ACCIDENTS:
                 raise
-            *_, (kind, answer, _) = self._ask(request)
+            *_, (kind, answer) = self._ask(request)
         assert kind == _DONE
         return [TrackInfo(**track) for track in answer["tracks"]]
 
@@ -115,12 +113,13 @@ class Decoder:
     ) -> Iterator[tuple[int, Block]]:
         """The answer's blocks beyond what was given before."""
         before = dict(given)
-        for kind, answer, samples in self._ask(request):
+        for kind, answer in self._ask(request):
             if kind != _BLOCK:
                 vars(report).update(answer["report"])
                 continue
-            rate, position, names = answer
-            samples = samples.reshape(len(names), -1)
+            rate, position, names, slot, length = answer
+            assert self._slots is not None
+            samples = self._slots.take(slot, len(names), length)
             known = before.get(rate, position) - position
             if known > 0:
                 position, samples = position + known, samples[:, known:]
@@ -138,25 +137,27 @@ class Decoder:
                     with contextlib.suppress(OSError):
                         pipe.close()
             self._process = None
+        if self._slots is not None:
+            self._slots.close()
+            self._slots = None
 
-    def _ask(self, request: dict[str, Any]) -> Iterator[tuple[bytes, Any, np.ndarray]]:
+    def _ask(self, request: dict[str, Any]) -> Iterator[tuple[bytes, Any]]:
         with local_copy(request["path"]) as path:
             yield from self._exchange({**request, "path": path})
 
-    def _exchange(self, request: dict[str, Any]) -> Iterator[tuple[bytes, Any, np.ndarray]]:
+    def _exchange(self, request: dict[str, Any]) -> Iterator[tuple[bytes, Any]]:
         process = self._started()
         finished = False
         try:
             assert process.stdin is not None
             process.stdin.write(json.dumps(request).encode() + b"\n")
             while not finished:
-                kind, text_length, data_length = _HEADER.unpack(self._read(_HEADER.size))
-                answer = json.loads(bytes(self._read(text_length)))
-                data = np.frombuffer(self._read(data_length), dtype=np.float32)
+                kind, length = _HEADER.unpack(self._read(_HEADER.size))
+                answer = json.loads(bytes(self._read(length)))
                 finished = kind != _BLOCK
                 if kind == _FAILED:
                     raise MediaError(answer["code"], answer["message"])
-                yield kind, answer, data
+                yield kind, answer
         except BrokenPipeError as error:
             raise self._accident() from error
         finally:
@@ -167,15 +168,17 @@ class Decoder:
         if self._process is None or self._process.poll() is not None:
             self.close()
             environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+            self._slots = SlotReader()
             self._process = self._starter.submit(
                 subprocess.Popen,
-                [sys.executable, "-m", "udfs.decoder"],
+                [sys.executable, "-m", "udfs.decoder", *map(str, self._slots.inherited)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 bufsize=0,
                 env=environment,
-                pipesize=PIPE_BYTES,
+                pass_fds=self._slots.inherited,
             ).result()
+            self._slots.started()
         return self._process
 
     def _read(self, length: int) -> bytearray:
@@ -209,18 +212,18 @@ class Decoder:
         return MediaError("crashed", f"the decoder died on this file ({cause}); check the file by hand")
 
 
-def _serve() -> None:
+def _serve(memory: int, freed: int) -> None:
     # Die with the Python worker, whatever kills it.
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)
     answers = os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(2, 1)  # nothing a library prints may mix with the messages
+    slots = SlotWriter(memory, freed)
 
-    def send(kind: bytes, answer: Any, samples: np.ndarray | None = None) -> None:
+    def send(kind: bytes, answer: Any) -> None:
         text = json.dumps(answer).encode()
-        head = _HEADER.pack(kind, len(text), 0 if samples is None else samples.nbytes) + text
-        _write_all(answers, memoryview(head))
-        if samples is not None:
-            _write_all(answers, samples.data.cast("B"))
+        view = memoryview(_HEADER.pack(kind, len(text)) + text)
+        while view:
+            view = view[answers.write(view) :]
 
     for line in sys.stdin.buffer:
         request = json.loads(line)
@@ -229,7 +232,7 @@ def _serve() -> None:
             if request["do"] == "probe":
                 send(_DONE, {"tracks": [asdict(track) for track in probe(path)]})
             else:
-                _decode(path, request, send)
+                _decode(path, request, slots, send)
         except MediaError as error:
             send(_FAILED, {"code": error.code, "message": error.message})
         except MemoryError:
@@ -240,12 +243,7 @@ def _serve() -> None:
             send(_FAILED, {"code": "undecodable", "message": f"{type(error).__name__}: {describe(error)}"})
 
 
-def _write_all(file: Any, view: memoryview) -> None:
-    while view:
-        view = view[file.write(view) :]
-
-
-def _decode(path: str, request: dict[str, Any], send: Any) -> None:
+def _decode(path: str, request: dict[str, Any], slots: SlotWriter, send: Callable[[bytes, Any], None]) -> None:
     report = DecodeReport()
     clock = StageClock()
     resamplers = [Resampler(rate) for rate in request["rates_hz"]]
@@ -261,8 +259,12 @@ def _decode(path: str, request: dict[str, Any], send: Any) -> None:
 
     def pass_on(resampled: Iterator[Block]) -> None:
         for out in clock.each("resample", resampled):
+            channels, length = out.samples.shape
             with clock.stage("send"):
-                send(_BLOCK, [out.rate_hz, out.position, out.channel_names], out.samples)
+                for first in range(0, length, SAMPLES // channels):
+                    part = out.samples[:, first : first + SAMPLES // channels]
+                    place = [slots.put(part), part.shape[1]]
+                    send(_BLOCK, [out.rate_hz, out.position + first, out.channel_names, *place])
 
     for block in clock.each("decode", blocks):
         for resampler in resamplers:
@@ -274,4 +276,4 @@ def _decode(path: str, request: dict[str, Any], send: Any) -> None:
 
 if __name__ == "__main__":
     with contextlib.suppress(BrokenPipeError, KeyboardInterrupt):
-        _serve()
+        _serve(*map(int, sys.argv[1:]))
