@@ -22,8 +22,10 @@ class ClickSource(PairSource):
 
     Half of the segments have a click where the paper has one in ten: five times the examples from the same work.
     What is done to a pair afterwards (room, equaliser, compressor, codec) is the same for both. Clean sound that is
-    meant and crackles (records, rain) is among it, as in `SegmentSource`.
+    meant and has edges or crackles (synthesisers, drums, records, rain) is among it, more of it than in `SegmentSource`.
     """
+
+    intended_share: float = 0.3
 
     def draw(self, segment_s: float, rng: np.random.Generator) -> list[tuple[np.ndarray, np.ndarray]]:  # type: ignore[override]
         """A pair of float32 (samples,) segments and their targets, float32 (frames,) of 0 and 1; the first is clean.

@@ -1,6 +1,7 @@
 """Sounds that are meant and resemble defects, made up: training hears them as part of clean sound.
 
-Rain and wind resemble hiss, surface noise of a record its clicks, held notes hum, a driven amplifier clipping. Each
+Rain and wind resemble hiss, surface noise of a record its clicks, held notes hum, a driven amplifier clipping, the edges of
+a synthesiser's waves and a drum's attack clicks. Each
 function draws one such sound: `(samples, sample_rate, rng) -> float32 (samples,)` with an RMS of 1, none steady the way
 the defect is. Recordings of the real thing are better where there are any.
 """
@@ -101,6 +102,84 @@ def held_notes(samples: int, sample_rate: int, rng: np.random.Generator) -> np.n
     return _at_rms_1(out)
 
 
+def synthesiser(samples: int, sample_rate: int, rng: np.random.Generator) -> np.ndarray:
+    """Notes of a sound chip or an analogue synthesiser, as games and dance music have them: waves made of edges.
+
+    Pulse, saw, triangle and held noise, their pitch still, sliding or stepping, from 20 Hz; half begin at full level.
+    """
+    out = np.zeros(samples)
+    at, is_first = 0, True
+    while at < samples:
+        length = round(np.exp(rng.uniform(np.log(0.04), np.log(1.0))) * sample_rate)
+        if is_first:
+            at, is_first = -int(rng.uniform(0.0, 0.5) * length), False
+        begin, stop = max(at, 0), min(at + length, samples)
+        out[begin:stop] += rng.lognormal(0, 0.4) * _note(length, sample_rate, rng)[begin - at : stop - at]
+        at += round(length * rng.uniform(0.6, 1.5))
+    if rng.random() < 0.5:
+        cutoff_hz = np.exp(rng.uniform(np.log(800), np.log(0.4 * sample_rate)))
+        out = signal.sosfilt(signal.butter(int(rng.integers(1, 4)), cutoff_hz, fs=sample_rate, output="sos"), out)
+    return _at_rms_1(out)
+
+
+def _note(length: int, sample_rate: int, rng: np.random.Generator) -> np.ndarray:
+    time_s = np.arange(length) / sample_rate
+    pitch_hz = np.full(length, np.exp(rng.uniform(np.log(20), np.log(2_000))))
+    manner = rng.integers(4)
+    if manner == 1:  # a slide
+        pitch_hz *= 2.0 ** (rng.uniform(-8, 8) * time_s)
+    elif manner == 2:  # an arpeggio
+        pitch_hz *= rng.choice([1.0, 1.25, 1.5, 2.0], 16)[(time_s * rng.uniform(8, 50)).astype(int) % 16]
+    elif manner == 3:  # vibrato
+        pitch_hz *= 2.0 ** (rng.uniform(0.01, 0.2) * np.sin(2 * np.pi * rng.uniform(3, 12) * time_s))
+    turns = np.cumsum(pitch_hz.clip(10.0, 0.3 * sample_rate)) / sample_rate
+    place = turns % 1.0
+    shape = rng.integers(4)
+    if shape == 0:
+        wave = np.where(place < rng.choice([0.125, 0.25, 0.5]), 1.0, -1.0)
+    elif shape == 1:
+        wave = 2.0 * place - 1.0
+    elif shape == 2:
+        wave = 4.0 * np.abs(place - 0.5) - 1.0
+    else:
+        wave = rng.uniform(-1, 1, 4096)[(8.0 * turns).astype(int) % 4096]
+    attack = 1.0 if rng.random() < 0.5 else rng.uniform(0.001, 0.03) * sample_rate
+    release = rng.uniform(0.003, 0.03) * sample_rate  # cut off at full level would be a defect
+    fade = np.minimum(1.0, np.arange(1, length + 1) / attack) * np.minimum(1.0, np.arange(length, 0, -1) / release)
+    return wave * fade * np.exp(-time_s * rng.choice([0.0, rng.uniform(1, 20)]))
+
+
+def drums(samples: int, sample_rate: int, rng: np.random.Generator) -> np.ndarray:
+    """Hits of drums and drum machines: attacks as short as a click's, which ring for milliseconds where a click is over."""
+    out = np.zeros(samples)
+    at = int(rng.uniform(0.0, 0.2) * samples)
+    while at < samples:
+        hit = rng.lognormal(0, 0.5) * _hit(sample_rate, rng)[: samples - at]
+        out[at : at + len(hit)] += hit
+        at += round(rng.uniform(0.06, 0.5) * sample_rate)
+    return _at_rms_1(out)
+
+
+def _hit(sample_rate: int, rng: np.random.Generator) -> np.ndarray:
+    kind = rng.integers(4)
+    decay_s = rng.uniform(*((0.05, 0.3), (0.03, 0.15), (0.005, 0.06), (0.002, 0.02))[kind])
+    time_s = np.arange(round(6.0 * decay_s * sample_rate)) / sample_rate
+    noise = rng.standard_normal(len(time_s))
+    if kind == 0:  # a bass drum falls in pitch from its beater's knock
+        fall_s = rng.uniform(0.001, 0.01)
+        knock_hz, pitch_hz = rng.uniform(300, 8_000), rng.uniform(40, 90)
+        wave = np.sin(2 * np.pi * (pitch_hz * time_s + (knock_hz - pitch_hz) * fall_s * (1 - np.exp(-time_s / fall_s))))
+    elif kind == 1:  # a snare
+        wave = noise + rng.uniform(0.5, 3.0) * np.sin(2 * np.pi * rng.uniform(150, 300) * time_s)
+    elif kind == 2:  # a hi-hat
+        wave = np.diff(noise, n=int(rng.integers(1, 4)), prepend=np.zeros(3))[: len(time_s)]
+    else:  # wood, rim shots, tongues
+        pitches_hz = np.exp(rng.uniform(np.log(300), np.log(6_000), (rng.integers(1, 4), 1)))
+        wave = np.sin(2 * np.pi * pitches_hz * time_s + rng.uniform(0, 6.3, pitches_hz.shape)).sum(axis=0)
+    attack = rng.uniform(1.0, 0.001 * sample_rate)
+    return wave * np.exp(-time_s / decay_s) * np.minimum(1.0, np.arange(1, len(time_s) + 1) / attack)
+
+
 def driven(waveform: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """A waveform (samples,) through an amplifier with a soft knee, as guitars are played, and a loudspeaker's band."""
     peak = max(float(np.abs(waveform).max(initial=0.0)), 1e-6)
@@ -116,6 +195,8 @@ SOUNDS: dict[str, Callable[[int, int, np.random.Generator], np.ndarray]] = {
     "wind": wind,
     "record_surface": record_surface,
     "held_notes": held_notes,
+    "synthesiser": synthesiser,
+    "drums": drums,
 }
 
 

@@ -19,6 +19,7 @@ GIVEN_UP = 500  # groups, of which sound of any kind takes one or two
 MIXED_SHARE = 0.2  # of the segments: two recordings at once
 DRIVEN_SHARE = 0.15  # of those: the second through a guitar's amplifier
 INTENDED_SHARE = 0.12  # with a sound that resembles a defect and is meant (`models.intended`)
+ALONE_SHARE = 0.25  # of those: with nothing beside it, as effects of games are stored
 QUIET_SHARE = 0.15  # of hum and hiss: amplitude on a logarithmic scale
 OVERTONE_SHARE = 0.15  # of hum: with the overtones of mains hum
 LEVELLED_SHARE = 0.5  # at another level than the recording's own
@@ -59,12 +60,14 @@ class SegmentSource:
         is_varied: other levels, mixtures, sounds that are meant, band limits and codecs, as training needs them. If
             not, segments are those of a labelled catalogue (`jobs/simulate.py`): every other group at the recording's
             own sound, the rest through a codec.
+        intended_share: how many of the segments have a sound of `models.intended`, where they vary.
     """
 
     recordings: list[Path]
     sample_rate_hz: int
     defects: int = 2
     is_varied: bool = True
+    intended_share: float = INTENDED_SHARE
     _open: dict[Path, np.ndarray] = field(default_factory=dict)
     _weights: np.ndarray | None = None
 
@@ -141,10 +144,12 @@ class SegmentSource:
                 second = driven(second, rng)
             context += second * np.float32(10.0 ** (rng.uniform(-20.0, 0.0) / 20.0))
             context *= np.float32(min(1.0, 0.98 / max(float(np.abs(context).max()), 1e-9)))
-        if rng.random() < INTENDED_SHARE:  # made for the segment only: what lies around it gives no more than a peak
+        if rng.random() < self.intended_share:  # for the segment only: what lies around it gives no more than a peak
             sound = SOUNDS[str(rng.choice(list(SOUNDS)))](own.stop - own.start, rate, rng)
-            context *= np.float32(rng.uniform(0.2, 1.0))
-            size = min(10.0 ** (rng.uniform(-50.0, -14.0) / 20.0), 0.9 / float(np.abs(sound).max()))
+            is_alone = rng.random() < ALONE_SHARE
+            context *= np.float32(0.0 if is_alone else rng.uniform(0.2, 1.0))
+            loudest_db = -6.0 if is_alone else -14.0
+            size = min(10.0 ** (rng.uniform(-50.0, loudest_db) / 20.0), 0.9 / float(np.abs(sound).max()))
             context[own] += np.float32(size) * sound
             context *= np.float32(min(1.0, 0.98 / max(float(np.abs(context).max()), 1e-9)))
         if rng.random() < LEVELLED_SHARE:

@@ -299,7 +299,7 @@ def test_a_group_differs_in_its_defects_alone(tmp_path):
     assert min(heard.values()) > 0
 
 
-@pytest.mark.parametrize("name", ["rain", "wind", "record_surface", "held_notes"])
+@pytest.mark.parametrize("name", ["rain", "wind", "record_surface", "held_notes", "synthesiser", "drums"])
 @pytest.mark.parametrize("rate_hz", [16_000, 48_000])
 def test_sounds_that_are_meant_are_not_the_defects_they_resemble(name, rate_hz):
     from models.intended import SOUNDS
