@@ -67,7 +67,8 @@ def record_surface(samples: int, sample_rate: int, rng: np.random.Generator) -> 
             rng.choice([-1, 1]) * rng.lognormal(0, 0.8) * ring * np.exp(-5 * time / len(time))
         )
     soft = shaped_noise(samples, sample_rate, rng, [(20, 20), (100, 0), (1_000, -6), (0.49 * sample_rate, -25)])
-    return _at_rms_1(crackle[:samples] + rng.uniform(0.01, 0.1) * np.abs(crackle).max() * soft)
+    loudest = float(np.abs(crackle).max()) or 1.0  # a moment without a tick has the noise all the same
+    return _at_rms_1(crackle[:samples] + rng.uniform(0.01, 0.1) * loudest * soft)
 
 
 def held_notes(samples: int, sample_rate: int, rng: np.random.Generator) -> np.ndarray:

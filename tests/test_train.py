@@ -319,6 +319,16 @@ def test_sounds_that_are_meant_are_not_the_defects_they_resemble(name, rate_hz):
             assert power[max(peak - 2, 0) : peak + 3].sum() < 0.999 * power.sum()
 
 
+def test_a_moment_of_a_sound_that_is_meant_is_never_silent():
+    from models.intended import SOUNDS
+
+    for name in SOUNDS:
+        for seed in range(200):
+            sound = SOUNDS[name](2_000, 44_100, np.random.default_rng(seed))
+            assert np.isfinite(sound).all()
+            assert np.abs(sound).max() > 0
+
+
 def test_a_driven_amplifier_bends_and_keeps_the_peak():
     from models.intended import driven
 
