@@ -1,9 +1,9 @@
 """Sounds that are meant and resemble defects, made up: training hears them as part of clean sound.
 
-Rain and wind resemble hiss, surface noise of a record its clicks, held notes hum, a driven amplifier clipping, the edges of
-a synthesiser's waves and a drum's attack clicks. Each
-function draws one such sound: `(samples, sample_rate, rng) -> float32 (samples,)` with an RMS of 1, none steady the way
-the defect is. Recordings of the real thing are better where there are any.
+Rain and wind resemble hiss, surface noise of a record its clicks, held notes hum, a driven amplifier clipping, the edges
+of a synthesiser's waves and a drum's attack clicks. Each function draws one such sound: `(samples, sample_rate, rng) ->
+float32 (samples,)` with an RMS of 1, none steady the way the defect is. Recordings of the real thing are better where
+there are any.
 """
 
 from collections.abc import Callable
