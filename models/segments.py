@@ -149,7 +149,7 @@ class SegmentSource:
             is_alone = rng.random() < ALONE_SHARE
             context *= np.float32(0.0 if is_alone else rng.uniform(0.2, 1.0))
             loudest_db = -6.0 if is_alone else -14.0
-            size = min(10.0 ** (rng.uniform(-50.0, loudest_db) / 20.0), 0.9 / max(float(np.abs(sound).max()), 1e-9))
+            size = min(10.0 ** (rng.uniform(-50.0, loudest_db) / 20.0), 0.9 / float(np.abs(sound).max()))
             context[own] += np.float32(size) * sound
             context *= np.float32(min(1.0, 0.98 / max(float(np.abs(context).max()), 1e-9)))
         if rng.random() < LEVELLED_SHARE:

@@ -160,10 +160,11 @@ def test_blocks_larger_than_a_slot_come_from_the_decoder_whole(tmp_path):
     path = str(tmp_path / "many.wav")
     assert max(block.samples.size for block in decode(path, 0)) > 2 * SAMPLES
     expected = {48_000: [], 44_100: []}
-    for rate, resampler in ((rate, Resampler(rate)) for rate in expected):
+    for rate, blocks in expected.items():
+        resampler = Resampler(rate)
         for block in decode(path, 0):
-            expected[rate].extend(resampler.push(block))
-        expected[rate].extend(resampler.flush())
+            blocks.extend(resampler.push(block))
+        blocks.extend(resampler.flush())
     decoder, found = Decoder(), {48_000: [], 44_100: []}
     for rate, block in decoder.decode(
         encode_path(path), 0, 0, float("inf"), list(found), can_seek=False, is_timed=True, report=DecodeReport()
