@@ -64,7 +64,7 @@ def main(argv: list[str]) -> int:
     from jobs.settings import read_settings
 
     settings = read_settings(options.settings)
-    from jobs import operating_points, registry, tables
+    from jobs import commits, operating_points, registry, tables
     from jobs.lease import Lease
     from jobs.storage import Storage, absolute
     from udfs.schemas import DETECTIONS
@@ -82,7 +82,7 @@ def main(argv: list[str]) -> int:
     ours = " OR ".join(f"(model = '{model.name}' AND model_version = '{model.version}')" for model in models)
     with Lease(storage, scan_id):
         if storage.folders(tables.STAGING):
-            tables.recover(spark, storage)
+            commits.recover(spark, storage)
         before = tables.read(spark, storage, "detections").where(ours)
         counts = {(row.defect, "before"): row["count"] for row in before.groupBy("defect").count().collect()}
         # Kept while it is counted and written: the filter should run once.

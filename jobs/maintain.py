@@ -443,7 +443,7 @@ def main(argv: list[str]) -> int:
 
 def _mend_all(spark: "SparkSession", storage: "Storage", lease: "Lease") -> Findings:
     """Finish what a dead scan left, mend what a new check finds, and check once more."""
-    from jobs import tables
+    from jobs import commits, tables
 
     # Nobody else holds the lease: whoever is still "running" is dead. What it staged is committed first, since
     # orphans can only be told once no commit is half done.
@@ -451,7 +451,7 @@ def _mend_all(spark: "SparkSession", storage: "Storage", lease: "Lease") -> Find
         tables.read(spark, storage, "scans").where("state = 'running'").limit(1).collect()
     )
     if storage.folders(tables.STAGING) or is_dead:
-        print(f"finished {tables.recover(spark, storage)} chunks that a dead scan had scored")
+        print(f"finished {commits.recover(spark, storage)} chunks that a dead scan had scored")
     found = check(spark, storage)
     if found.is_clean:
         print("nothing else to mend")

@@ -11,9 +11,8 @@ import argparse
 import json
 import sys
 import time
-from collections import Counter, defaultdict
-from dataclasses import asdict, dataclass, field, replace
-from datetime import UTC, datetime
+from collections import defaultdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -67,27 +66,6 @@ def arguments(argv: list[str]) -> argparse.Namespace:
     return options
 
 
-@dataclass
-class Tally:
-    """What a scan has seen so far."""
-
-    done: set[str] = field(default_factory=set)
-    skipped: set[str] = field(default_factory=set)
-    rejected: Counter = field(default_factory=Counter)
-    audio_done_h: float = 0.0
-    audio_skipped_h: float = 0.0
-    tracks: int = 0
-    spans: int = 0
-    planned_h: float = 0.0
-    channel_h: float = 0.0
-    tasks: int = 0
-
-    @property
-    def rejected_titles(self) -> int:
-        """Titles of which nothing could be scored."""
-        return self.rejected.total()
-
-
 class Scan:
     """One run: plans the titles in portions, scores them in chunks, commits each chunk."""
 
@@ -101,6 +79,7 @@ class Scan:
         scan_id: str,
     ) -> None:
         from jobs.plan import EqualTracks
+        from jobs.scan_report import Tally
         from udfs.decoder_findings import DECODER
         from udfs.predict import ScanOptions
         from udfs.stages import StageClock
@@ -249,6 +228,10 @@ class Scan:
         for chunk in chunks(plans, self._chunk_channel_s()):
             self._score_chunk(chunk, progress)
 
+    def figures(self) -> dict[str, Any]:
+        """What the scan's row in `scans` says if it ends now."""
+        return self.tally.figures(time.monotonic() - self.started, self.clock.seconds)
+
     def _chunk_channel_s(self) -> float:
         return self.settings.chunk_channel_h_per_core * 3600 * self.cores
 
@@ -258,7 +241,7 @@ class Scan:
         Spark gives up a job whose task killed its worker time and again, and does not know of titles. So the titles of
         that task are halved until the one is found that dies alone; it is recorded as rejected and left for a person.
         """
-        from jobs import tables
+        from jobs.commits import staged
         from jobs.workers import died
 
         try:
@@ -267,7 +250,7 @@ class Scan:
             death = died(error)
             if death is None:
                 raise
-            self.storage.delete(tables.staged(self.scan_id, self.chunk))
+            self.storage.delete(staged(self.scan_id, self.chunk))
         else:
             return
         spans = self._spans(plans)[0]
@@ -314,7 +297,7 @@ class Scan:
         return assign_tasks(plans, self.cores * self.settings.tasks_per_core)
 
     def _score_and_commit(self, plans: list["TitlePlan"], progress: "Progress") -> None:
-        from jobs import tables
+        from jobs import commits
         from udfs.predict import scan_udf
         from udfs.schemas import SCORED, SPANS
 
@@ -324,7 +307,7 @@ class Scan:
             if copies := sum(track.equal is not None for plan in plans for track in plan.tracks):
                 log.info("%d tracks take the scores of titles whose file is the same", copies)
         spans, weights = self._spans(plans)
-        folder = tables.staged(self.scan_id, self.chunk)
+        folder = commits.staged(self.scan_id, self.chunk)
         self.storage.write_text(f"{folder}/manifest.json", json.dumps(self._manifest(plans, has_spans=bool(spans))))
         if spans:
             hours = sum(track.channel_s for plan in plans for track in plan.tracks) / 3600
@@ -340,7 +323,7 @@ class Scan:
         if self.lease is not None:
             self.lease.check()
         with self.clock.stage("commit"):
-            committed = tables.commit_chunk(self.spark, self.storage, folder)
+            committed = commits.commit_chunk(self.spark, self.storage, folder)
         self.clock.add(committed.stages_s)
         for row in committed.tracks:
             if row["status"] == "ok":
@@ -423,9 +406,10 @@ def main(argv: list[str]) -> int:
 
     models = registry.resolve(options.model or [DEFAULT_MODEL_URI])
     spark = session("auscult scan")
-    from jobs import operating_points, tables
+    from jobs import commits, operating_points, tables
     from jobs.catalogue import read_catalogue
     from jobs.lease import Lease
+    from jobs.scan_report import print_result
     from jobs.storage import Storage, absolute
     from udfs.decoder_findings import DECODER
 
@@ -447,7 +431,8 @@ def main(argv: list[str]) -> int:
         points = operating_points.from_table(spark, storage, options.operating_points, points)
     scan = Scan(spark, storage, settings, models, points, scan_id)
     if options.dry_run:
-        return _dry_run(scan, titles)
+        _dry_run(scan, titles)
+        return 0
     registry.check(models, settings.cpu_runtime)
     tables.prepare(spark, storage)
     registry.ship(spark, models)
@@ -456,7 +441,7 @@ def main(argv: list[str]) -> int:
     with Lease(storage, scan_id) as lease:
         scan.lease = lease
         row = tables.new_scan(scan_id, options.catalogue, settings, scan.models, points, _device(spark))
-        if (lease.was_abandoned or storage.folders(tables.STAGING)) and (recovered := tables.recover(spark, storage)):
+        if (lease.was_abandoned or storage.folders(tables.STAGING)) and (recovered := commits.recover(spark, storage)):
             log.info("brought in %d chunks that an interrupted scan had scored", recovered)
         for warning in tables.changed_models(spark, storage, scan.models):
             log.warning("%s", warning)
@@ -464,11 +449,28 @@ def main(argv: list[str]) -> int:
         try:
             _scan_all(scan, titles)
         except BaseException:
-            tables.end_scan(spark, storage, {**row, **_figures(scan), "state": "failed"})
+            tables.end_scan(spark, storage, {**row, **scan.figures(), "state": "failed"})
             raise
-        tables.end_scan(spark, storage, {**row, **_figures(scan), "state": "finished"})
+        tables.end_scan(spark, storage, {**row, **scan.figures(), "state": "finished"})
         storage.delete(f"{tables.STAGING}/{scan_id}")
-    return _report(scan, settings, len(titles))
+    print_result(spark, storage, scan_id, scan.tally, scan.figures(), has_many=len(models) > 1)
+    share = scan.tally.rejected_titles / len(titles)
+    if share > settings.max_rejected_share:
+        print(
+            f"error: {share:.0%} of the titles were rejected, more than max_rejected_share {settings.max_rejected_share:.0%}",
+            file=sys.stderr,
+        )
+        return EXIT_TOO_MANY_REJECTED
+    return 0
+
+
+def _dry_run(scan: Scan, titles: list["Title"]) -> None:
+    from jobs.scan_report import print_plan
+
+    known = scan.known_tracks()
+    for begin in range(0, len(titles), scan.settings.probe_titles):
+        scan.count(scan.plan(titles[begin : begin + scan.settings.probe_titles], known))
+    print_plan(scan.tally, len(titles), scan.keys, scan.chunk, scan.cores)
 
 
 def _scan_all(scan: Scan, titles: list["Title"]) -> None:
@@ -486,103 +488,6 @@ def _scan_all(scan: Scan, titles: list["Title"]) -> None:
 
 def _device(spark: "SparkSession") -> str:
     return "gpu" if spark.conf.get("spark.task.resource.gpu.amount", None) else "cpu"
-
-
-def _figures(scan: Scan) -> dict[str, Any]:
-    tally = scan.tally
-    wall_s = time.monotonic() - scan.started
-    return {
-        "finished_at": datetime.now(UTC),
-        "titles_done": len(tally.done),
-        "titles_skipped": len(tally.skipped - tally.done),
-        "titles_rejected": tally.rejected_titles,
-        "audio_done_h": tally.audio_done_h,
-        "audio_skipped_h": tally.audio_skipped_h,
-        "wall_s": wall_s,
-        "audio_h_per_h": tally.audio_done_h / wall_s * 3600,
-        "stages_s": scan.clock.seconds,
-    }
-
-
-def _dry_run(scan: Scan, titles: list["Title"]) -> int:
-    known = scan.known_tracks()
-    for begin in range(0, len(titles), scan.settings.probe_titles):
-        scan.count(scan.plan(titles[begin : begin + scan.settings.probe_titles], known))
-    tally = scan.tally
-    print(f"titles       {len(titles)}")
-    print(f"done before  {len(tally.skipped)} titles, {tally.audio_skipped_h:.2f} audio hours")
-    print(f"rejected     {tally.rejected_titles} titles" + _by_code(tally.rejected))
-    print(f"to score     {tally.tracks} tracks, {tally.planned_h:.2f} audio hours, {tally.channel_h:.2f} channel hours")
-    print(f"cut into     {tally.spans} spans, {tally.tasks} tasks, {scan.chunk} chunks, on {scan.cores} cores")
-    print(f"models       {', '.join(scan.keys)}")
-    return 0
-
-
-def _by_code(rejected: Counter) -> str:
-    return " (" + ", ".join(f"{count} {code}" for code, count in rejected.most_common()) + ")" if rejected else ""
-
-
-def _report(scan: Scan, settings: "ScanSettings", titles: int) -> int:
-    from jobs import tables
-    from jobs.timecode import clock
-
-    tally, figures = scan.tally, _figures(scan)
-    print(
-        f"scan {scan.scan_id} finished in {figures['wall_s']:.0f} s: {figures['titles_done']} titles scored "
-        f"({tally.audio_done_h:.2f} audio hours, {figures['audio_h_per_h']:.1f} per hour), "
-        f"{figures['titles_skipped']} done before, {tally.rejected_titles} rejected{_by_code(tally.rejected)}"
-    )
-    if (line := _where_time_went(figures["stages_s"])) is not None:
-        print(line)
-    found = tables.read(scan.spark, scan.storage, "detections").where(f"scan_id = '{scan.scan_id}'")
-    rows = found.orderBy("title_id", "track", "start_s", "defect").limit(51).collect()
-    if rows:
-        print("\ndetections of this scan:")
-        has_many = len(scan.models) > 1
-        print(
-            f"  {'title':40} {'track':>5} {'defect':13} {'from':>11} {'to':>11} {'seconds':>8} {'peak':>5}  channels"
-            + ("  model" if has_many else "")
-        )
-        for row in rows[:50]:
-            title = row.title_id if len(row.title_id) <= 40 else "..." + row.title_id[-37:]
-            print(
-                f"  {_printable(title):40} {row.track:5d} {row.defect:13} {clock(row.start_s, 3):>11} {clock(row.end_s, 3):>11} "
-                f"{row.detected_s:8.3f} {row.peak_score:5.2f}  {','.join(row.channels)}"
-                + (f"  {row.model}/{row.model_version}" if has_many else "")
-            )
-        if len(rows) > 50:
-            print("  ... and more: SELECT * FROM detections")
-    else:
-        print("no new detections")
-    print(f"\ntables: {scan.storage.root}/{{{','.join(tables.TABLES)}}}")
-    share = tally.rejected_titles / titles
-    if share > settings.max_rejected_share:
-        print(
-            f"error: {share:.0%} of the titles were rejected, more than max_rejected_share {settings.max_rejected_share:.0%}",
-            file=sys.stderr,
-        )
-        return EXIT_TOO_MANY_REJECTED
-    return 0
-
-
-def _where_time_went(stages_s: dict[str, float]) -> str | None:
-    """What an operator reads off before buying machines; None where nothing was scored."""
-    from udfs.stages import WORK
-
-    work_s = sum(stages_s.get(name, 0.0) for name in WORK)
-    if work_s <= 0.0:
-        return None
-    order = sorted((name for name in WORK if name in stages_s), key=lambda name: -stages_s[name])
-    shares = ", ".join(f"{name} {stages_s[name] / work_s:.0%}" for name in order)
-    return (
-        f"tasks worked {work_s:.0f} s: {shares}; the model waited {stages_s.get('await_audio', 0.0):.0f} s for audio\n"
-        f"the scan planned for {stages_s.get('plan', 0.0):.0f} s, scored for {stages_s.get('score', 0.0):.0f} s and "
-        f"committed for {stages_s.get('commit', 0.0):.0f} s"
-    )
-
-
-def _printable(text: str) -> str:
-    return "".join(character if character.isprintable() else "?" for character in text)
 
 
 if __name__ == "__main__":

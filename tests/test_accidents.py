@@ -17,7 +17,7 @@ import pytest
 import toy_models
 from signals import music_like, write
 
-from jobs import detect, maintain, scan, tables
+from jobs import commits, detect, maintain, scan, scan_report, tables, track_rows
 from jobs import lease as leases
 from jobs.launch import AuscultError
 from jobs.lease import LEASE, Lease
@@ -283,7 +283,7 @@ def test_detect_and_a_scan_keep_each_other_out(place, spark, tmp_path, undisturb
         return both
 
     with monkeypatch.context() as during:
-        during.setattr(tables, "commit_chunk", beside(tables.commit_chunk, lambda: detect.main(filter_anew)))
+        during.setattr(commits, "commit_chunk", beside(commits.commit_chunk, lambda: detect.main(filter_anew)))
         assert run(place / "catalogue", tmp_path / "warehouse", tmp_path / "settings.yaml") == 0
     assert refusals.count("commit_chunk") >= 2
     assert rows(spark, tmp_path / "warehouse", "segments") == undisturbed["segments"]
@@ -313,23 +313,23 @@ def test_a_clock_that_jumps_back(place, spark, tmp_path, undisturbed, monkeypatc
     shutil.copytree(place / "catalogue", tmp_path / "catalogue")
     (tmp_path / "settings.yaml").write_text("chunk_channel_h_per_core: 0.0008\n")
     warehouse, clock = tmp_path / "warehouse", Clock()
-    for module in (scan, tables):
+    for module in (scan_report, tables, track_rows):
         monkeypatch.setattr(module, "datetime", clock)
-    commit, commits = tables.commit_chunk, []
+    commit, done_commits = commits.commit_chunk, []
 
     def commit_and_jump(*arguments):
         done = commit(*arguments)
-        commits.append(done)
-        if len(commits) == 2:
+        done_commits.append(done)
+        if len(done_commits) == 2:
             tomorrow = time.time() + 24 * 3600
             for path in [*warehouse.rglob("*"), tmp_path / "catalogue" / "0.wav"]:
                 os.utime(path, (tomorrow, tomorrow))
             clock.ahead = timedelta()
         return done
 
-    monkeypatch.setattr(tables, "commit_chunk", commit_and_jump)
+    monkeypatch.setattr(commits, "commit_chunk", commit_and_jump)
     assert run(tmp_path / "catalogue", warehouse, tmp_path / "settings.yaml") == 0
-    assert len(commits) >= 4
+    assert len(done_commits) >= 4
     for name in ("segments", "detections"):
         assert rows(spark, warehouse, name) == undisturbed[name]
     # What the next scan is called sorts before it; it still sees what was done, and the two files that are new to it.

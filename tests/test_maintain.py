@@ -12,7 +12,7 @@ from delta.tables import DeltaTable
 from pyspark.sql import functions as F
 from signals import music_like, write
 
-from jobs import maintain, scan, tables
+from jobs import commits, maintain, scan
 from jobs.launch import AuscultError
 from jobs.lease import Lease
 from jobs.plan import INCOMPLETE, TRANSIENT
@@ -194,16 +194,16 @@ def test_changed_content_is_no_problem(scanned, warehouse, spark, tmp_path):
 @pytest.mark.chaos
 @pytest.mark.slow
 def test_a_commit_that_was_cut_off_is_finished_and_not_taken_for_orphans(scanned, spark, tmp_path, monkeypatch, capsys):
-    original = tables._append_detections
+    original = commits._append_detections
 
     def dies_after(*args, **kwargs):
         original(*args, **kwargs)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(tables, "_append_detections", dies_after)
+    monkeypatch.setattr(commits, "_append_detections", dies_after)
     with pytest.raises(KeyboardInterrupt):
         rescan(scanned, tmp_path / "warehouse")
-    monkeypatch.setattr(tables, "_append_detections", original)
+    monkeypatch.setattr(commits, "_append_detections", original)
     capsys.readouterr()
     assert maintained(tmp_path / "warehouse") == maintain.EXIT_PROBLEMS
     assert problems(capsys) == {"unfinished chunks": 1}

@@ -18,7 +18,7 @@ from pyspark.sql import functions as F
 from pyspark.sql.types import LongType, StructField, StructType
 from signals import music_like, write
 
-from jobs import plan, review, scan, tables
+from jobs import commits, plan, review, scan, tables
 from jobs.analyses import analysis
 from jobs.launch import AuscultError
 from jobs.spot_check import register_defect_scores
@@ -483,20 +483,18 @@ def test_tasks_are_those_that_were_planned(spark):
 @pytest.mark.slow
 @pytest.mark.parametrize("step", ["_append", "_append_detections", "merge_tracks"])
 def test_an_interrupted_commit_is_finished_by_the_next_scan(place, spark, tmp_path, monkeypatch, step):
-    from jobs import tables
-
     shutil.copy(place / "settings.yaml", tmp_path / "settings.yaml")
     shutil.copytree(place / "catalogue" / "music", tmp_path / "catalogue")
-    original = getattr(tables, step)
+    original = getattr(commits, step)
 
     def dies_after(*args, **kwargs):
         original(*args, **kwargs)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(tables, step, dies_after)
+    monkeypatch.setattr(commits, step, dies_after)
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path)
-    monkeypatch.setattr(tables, step, original)
+    monkeypatch.setattr(commits, step, original)
     monkeypatch.setattr(scan.Scan, "_score_chunk", None)  # all there is to do is to finish the commit
     assert run(tmp_path) == 0
     rows = table(spark, tmp_path, "segments").collect()

@@ -1,0 +1,137 @@
+"""Rows of the table `tracks`: what came of a planned track, and how it is brought into the table."""
+
+from collections import defaultdict
+from datetime import UTC, datetime
+from typing import Any
+
+from delta.tables import DeltaTable
+from pyspark.sql import Column, SparkSession
+from pyspark.sql.types import (
+    BooleanType,
+    DataType,
+    DoubleType,
+    LongType,
+    StringType,
+    StructField,
+    StructType,
+)
+
+from jobs.storage import Storage
+from jobs.tables import quoted, read
+from udfs.media import SHORTFALL_S, shortfall_s
+from udfs.schemas import TRACKS
+
+
+def outcome(track: dict[str, Any], mine: list[dict[str, Any]], scan_id: str) -> dict[str, Any]:
+    """A planned track with the outcome of its spans, given in order."""
+    row = {**track, "scan_id": scan_id}
+    if row["status"] == "rejected" or not mine:
+        return row
+    row["decoded_s"] = sum(report["decoded_s"] for report in mine)
+    failed = next((report for report in mine if report["error_code"] is not None), None)
+    declared_s, duration_s = row.pop("declared_s", None), row["duration_s"]
+    if failed is not None:
+        row["error_code"], row["error"] = failed["error_code"], failed["error"]
+    elif declared_s is not None and declared_s > duration_s + shortfall_s(declared_s):
+        row["error_code"] = "truncated"
+        row["error"] = f"the header announces {declared_s:.1f} s, the file holds {duration_s:.1f} s; deliver it again"
+    elif row["decoded_s"] < duration_s - max(SHORTFALL_S, 0.01 * duration_s):
+        row["error_code"] = "short_decode"
+        row["error"] = f"the packets announce {duration_s:.1f} s, {row['decoded_s']:.1f} s could be decoded"
+    elif row["decoded_s"] == 0.0:
+        row["error_code"], row["error"] = "no_samples", "the track is there and holds no audio; the file may be cut off"
+    if row["error_code"] is not None:
+        row["status"] = "partial" if row["decoded_s"] > 0 else "rejected"
+    return row
+
+
+def merge_tracks(spark: SparkSession, storage: Storage, tracks: list[dict[str, Any]], gone: list[list[Any]]) -> None:
+    """Bring `tracks` to what was seen: one row per title and track, further catalogue columns kept.
+
+    Args:
+        spark: the session.
+        storage: the warehouse.
+        tracks: rows by column name; `columns` holds the catalogue's own.
+        gone: [title_id, track] of rows whose track is no longer there.
+    """
+    location = storage.locate("tracks")
+    present = read(spark, storage, "tracks").schema
+    own = _own_columns(present, tracks)
+    schema = StructType([*TRACKS.fields, *own, StructField("is_gone", BooleanType())])
+    rows: list[tuple[Any, ...]] = []
+    for track in tracks:
+        values = {**track["columns"], **{name: track.get(name) for name in TRACKS.names}, "is_gone": False}
+        values["modified_at"] = _timestamp(track["modified_ns"])
+        rows.append(tuple(_fitted(values.get(field.name), field.dataType) for field in schema))
+    for title_id, number in gone:
+        values = {"title_id": title_id, "track": number, "is_gone": True}
+        rows.append(tuple(values.get(field.name) for field in schema))
+    if not rows:
+        return
+    columns = [name for name in schema.names if name != "is_gone"]
+    update: dict[str, str | Column] = {name: f"new.{name}" for name in quoted(columns)}
+    update["`scored_with`"] = (
+        "CASE WHEN old.content_hash = new.content_hash "
+        "THEN array_sort(array_union(coalesce(old.scored_with, array()), new.scored_with)) ELSE new.scored_with END"
+    )
+    (
+        DeltaTable.forPath(spark, location)
+        .alias("old")
+        .merge(
+            spark.createDataFrame(rows, schema).alias("new"),
+            "old.title_id = new.title_id AND old.track <=> new.track",
+        )
+        .withSchemaEvolution()
+        .whenMatchedDelete("new.is_gone")
+        .whenMatchedUpdate(set=update)
+        .whenNotMatchedInsert("NOT new.is_gone", values={name: f"new.{name}" for name in quoted(columns)})
+        .execute()
+    )
+
+
+def _own_columns(present: StructType, tracks: list[dict[str, Any]]) -> list[StructField]:
+    """Fields for the catalogue's own columns: as the table has them, else by their values."""
+    fields = {field.name: field for field in present if field.name not in TRACKS.names}
+    seen: dict[str, list[Any]] = defaultdict(list)
+    for track in tracks:
+        for name, value in track["columns"].items():
+            seen[name].append(value)
+    for name, values in seen.items():
+        if name not in fields:
+            comment = {"comment": "Column of the catalogue"}
+            fields[name] = StructField(name, _type_of(values), True, comment)
+    return list(fields.values())
+
+
+def _type_of(values: list[Any]) -> DataType:
+    kinds = {type(value) for value in values if value is not None}
+    if kinds == {bool}:
+        return BooleanType()
+    if kinds == {int}:
+        return LongType()
+    if kinds and kinds <= {int, float}:
+        return DoubleType()
+    return StringType()
+
+
+def _fitted(value: Any, data_type: DataType) -> Any:
+    """A catalogue's value as the column's type; NULL where it does not fit."""
+    try:
+        if value is None:
+            return None
+        if isinstance(data_type, StringType):
+            return str(value)
+        if isinstance(data_type, LongType) and not isinstance(value, bool):
+            return int(value)
+        if isinstance(data_type, DoubleType):
+            return float(value)
+    except (TypeError, ValueError):
+        return None
+    return value
+
+
+def _timestamp(nanoseconds: int | None) -> datetime | None:
+    if nanoseconds is None:
+        return None
+    # Whole microseconds by integers: a float of today's seconds is not exact.
+    return datetime.fromtimestamp(nanoseconds // 10**9, UTC).replace(microsecond=nanoseconds // 1000 % 10**6)
