@@ -11,13 +11,14 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import ArrayType, IntegerType, StringType, StructField, StructType
 
+from jobs.literals import literal_frame
 from jobs.plan import INCOMPLETE
 from jobs.settings import OperatingPoint
 from jobs.storage import Storage
 from jobs.tables import STAGING, persist, read
 from jobs.temporal_filter import detect
 from jobs.track_rows import merge_tracks, outcome
-from udfs.schemas import DETECTIONS, SEGMENTS, TABLES
+from udfs.schemas import DETECTIONS, SCORED, SEGMENTS, TABLES
 from udfs.stages import StageClock
 
 _COPIES = StructType(
@@ -70,10 +71,10 @@ def _commit_chunk(spark: SparkSession, storage: Storage, folder: str) -> Committ
     reports: dict[tuple[str, int], list[dict[str, Any]]] = defaultdict(list)
     clock = StageClock()
     if manifest["has_spans"]:
-        rows = spark.read.parquet(storage.locate(f"{folder}/rows"))
-        for row in rows.where("is_report").drop("scores").orderBy("start_s").collect():
+        rows = spark.read.schema(SCORED).parquet(storage.locate(f"{folder}/rows"))
+        for row in sorted(rows.where("is_report").drop("scores", "events").collect(), key=lambda row: row.start_s):
             reports[row.title_id, row.track].append(row.asDict())
-            clock.add(row.asDict().get("stages_s") or {})  # what an earlier version staged has none
+            clock.add(row.stages_s or {})  # what an earlier version staged has none
         segments = rows.where("NOT is_report").withColumn("scan_id", F.lit(scan_id)).select(SEGMENTS.names)
     else:
         segments = None
@@ -119,7 +120,7 @@ def _with_copies(
         if not copies:
             continue
         rows = [tuple(copy[name] for name in _COPIES.names) for copy in copies]
-        copied = F.broadcast(spark.createDataFrame(rows, _COPIES)).alias("copied")
+        copied = F.broadcast(literal_frame(spark, rows, _COPIES)).alias("copied")
         source = read(spark, storage, "segments") if is_stored else segments
         assert source is not None
         same = F.expr(
@@ -167,7 +168,7 @@ def _drop_outdated(spark: SparkSession, storage: Storage, manifest: dict[str, An
     commit deletes nothing it has written.
     """
     if manifest["seen_before"]:
-        titles = spark.createDataFrame([(title,) for title in manifest["seen_before"]], "title_id string")
+        titles = literal_frame(spark, [(title,) for title in manifest["seen_before"]], "title_id string")
         old = (
             read(spark, storage, "detections")
             .where(F.col("scan_id") != manifest["scan_id"])
@@ -199,7 +200,7 @@ def _delete(
     (
         DeltaTable.forPath(spark, storage.locate(table))
         .alias("old")
-        .merge(spark.createDataFrame(keys, schema).alias("gone"), f"{same} AND old.scan_id <> '{scan_id}'")
+        .merge(literal_frame(spark, keys, schema).alias("gone"), f"{same} AND old.scan_id <> '{scan_id}'")
         .whenMatchedDelete()
         .execute()
     )

@@ -21,6 +21,7 @@ import numpy as np
 from scipy import signal
 
 from jobs.launch import AuscultError, default_warehouse, home, log, run, session
+from jobs.literals import literal_frame
 from jobs.recordings import DEMO_PACKAGES, RecordingsUnavailable, audio_files, fetch
 from models.intervals import plant
 from udfs.decoding import MISSING_AUDIO, Resampler, decode
@@ -287,7 +288,7 @@ def compare(folder: Path, warehouse: str) -> Iterator[str]:
     with open(folder / PLANTED, newline="") as file:
         planted = list(csv.DictReader(file))
     spark = session("auscult demo")
-    names = spark.createDataFrame([(title.name,) for title in TITLES], "title_id string")
+    names = literal_frame(spark, [(title.name,) for title in TITLES], "title_id string")
     found = tables.read(spark, Storage(spark, warehouse), "detections").join(names, "title_id", "left_semi").collect()
     used = set()
     yield "| title | track | defect | planted at | result | detected at | peak score |"

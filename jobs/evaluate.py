@@ -23,6 +23,7 @@ import numpy as np
 from jobs import event_evaluation, sql
 from jobs.event_evaluation import FACETS, SEED, EventEvaluation
 from jobs.launch import DEFAULT_MODEL_URI, AuscultError, log, run, session
+from jobs.literals import literal_frame
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -160,7 +161,7 @@ def _count(spark: "SparkSession", labelled: "Storage", storage: "Storage", model
         titles=tables.read(spark, labelled, "titles"),
         labels=labels,
     ).persist()
-    names = spark.createDataFrame(mapped, "label string, class string")
+    names = literal_frame(spark, mapped, "label string, class string")
     found = _sql(spark, "evaluation", judged=judged, classes=names, clean=clean).toPandas()
     scores = _sql(spark, "precision_recall", judged=judged, classes=names).toPandas()
     judged.unpersist()

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from jobs.launch import AuscultError, default_warehouse, run, session
+from jobs.literals import literal_frame
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, Row, SparkSession
@@ -190,7 +191,7 @@ def check(spark: "SparkSession", storage: "Storage") -> Findings:
         look = again
     versions, staged = look
     scan_id = Lease(storage, "").holder() if staged else None
-    pending = spark.createDataFrame([(title,) for titles in staged.values() for title in titles], "title_id string")
+    pending = literal_frame(spark, [(title,) for titles in staged.values() for title in titles], "title_id string")
     frames = {}
     for name, version in versions.items():
         frame = spark.read.format("delta").option("versionAsOf", version).load(storage.locate(name))

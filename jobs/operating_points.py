@@ -10,6 +10,7 @@ from pyspark.sql import functions as F
 
 from jobs import tables
 from jobs.launch import AuscultError
+from jobs.literals import literal_frame
 from jobs.settings import OperatingPoint, ScanSettings
 from jobs.storage import Storage
 from udfs.schemas import OPERATING_CURVES, OPERATING_POINTS
@@ -115,8 +116,8 @@ def add(spark: SparkSession, storage: Storage, points: list[dict[str, Any]], cur
 
 
 def _frame(spark: SparkSession, rows: list[dict[str, Any]], version: int, schema: Any) -> DataFrame:
-    return spark.createDataFrame(
-        [tuple({**row, "version": version}[name] for name in schema.names) for row in rows], schema
+    return literal_frame(
+        spark, [tuple({**row, "version": version}[name] for name in schema.names) for row in rows], schema
     )
 
 

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from jobs.launch import PROJECT, AuscultError, default_warehouse, log, run, session
+from jobs.literals import literal_frame
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -159,7 +160,8 @@ class Source:
         from jobs.analyses import analysis
 
         verdicts = analysis(self.spark, {**self.tables, "detections": self.detections}, "verdicts").persist()
-        known = self.spark.createDataFrame(
+        known = literal_frame(
+            self.spark,
             [tuple(row[name] for name in PRECISION) for row in precision],
             "model string, model_version string, facet string, defect string, valid_low double, valid_high double",
         )
@@ -180,7 +182,7 @@ class Source:
         keys = {(row["title_id"], row["track"]) for row in detections}
         if not keys:
             return {}
-        wanted = self.spark.createDataFrame(sorted(keys), "title_id string, track int")
+        wanted = literal_frame(self.spark, sorted(keys), "title_id string, track int")
         rows = self.tables["tracks"].join(F.broadcast(wanted), ["title_id", "track"], "left_semi").collect()
         return {(row.title_id, row.track): row.asDict(recursive=True) for row in rows}
 
@@ -198,7 +200,8 @@ class Source:
              row["start_s"] - HANDLE_S, row["end_s"] + HANDLE_S)
             for number, row in enumerate(detections)
         ]  # fmt: skip
-        wanted = self.spark.createDataFrame(
+        wanted = literal_frame(
+            self.spark,
             rows,
             "number int, title_id string, track int, content_hash string, model string, model_version string, "
             "defect string, channels array<string>, from_s double, to_s double",

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from jobs.launch import PROJECT, AuscultError, default_warehouse, log, run, session
+from jobs.literals import literal_frame
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -149,7 +150,7 @@ def take_in(spark: "SparkSession", storage: "Storage", rows: list[dict[str, Any]
                     f"title {row['title_id']!r}, track {row['track']}: not in the table tracks of {storage.root}; "
                     "nothing was imported"
                 )
-    given = spark.createDataFrame([tuple(row[name] for name in REVIEWS.names) for row in rows], REVIEWS)
+    given = literal_frame(spark, [tuple(row[name] for name in REVIEWS.names) for row in rows], REVIEWS)
     same = ["content_hash", "defect", "start_s", "end_s", "verdict", "reviewer", "reviewed_at"]
     fresh = given.dropDuplicates(same).join(tables.read(spark, storage, "reviews"), same, "left_anti")
     fresh = fresh.select(REVIEWS.names).persist()

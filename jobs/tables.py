@@ -25,6 +25,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.types import StructField, StructType
 
 from jobs.launch import AuscultError, log
+from jobs.literals import literal_frame
 from jobs.settings import ScanSettings
 from jobs.storage import Storage
 from udfs.schemas import SCANS, TABLES
@@ -179,4 +180,4 @@ def end_scan(spark: SparkSession, storage: Storage, row: dict[str, Any]) -> None
 
 
 def _scan_frame(spark: SparkSession, row: dict[str, Any]) -> DataFrame:
-    return spark.createDataFrame([tuple(row.get(name) for name in SCANS.names)], SCANS)
+    return literal_frame(spark, [tuple(row.get(name) for name in SCANS.names)], SCANS)

@@ -8,6 +8,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.types import ArrayType, DoubleType, StringType, StructField, StructType
 
 from jobs import sql
+from jobs.literals import literal_frame
 from jobs.settings import OperatingPoint
 
 POINTS = StructType(
@@ -50,6 +51,6 @@ def detect(spark: SparkSession, segments: DataFrame, points: dict[tuple[str, str
         )
     parts = []
     for window_ms, rows in sorted(by_window.items()):
-        hits = spark.sql(sql.text("hits"), segments=segments, points=spark.createDataFrame(rows, POINTS))
+        hits = spark.sql(sql.text("hits"), segments=segments, points=literal_frame(spark, rows, POINTS))
         parts.append(spark.sql(sql.text("detections"), hits=hits, window_ms=window_ms, last_ms_of_window=window_ms - 1))
     return reduce(DataFrame.unionByName, parts)

@@ -16,6 +16,7 @@ from pyspark.sql.types import (
     StructType,
 )
 
+from jobs.literals import literal_frame
 from jobs.storage import Storage
 from jobs.tables import quoted, read
 from udfs.media import SHORTFALL_S, shortfall_s
@@ -78,7 +79,7 @@ def merge_tracks(spark: SparkSession, storage: Storage, tracks: list[dict[str, A
         DeltaTable.forPath(spark, location)
         .alias("old")
         .merge(
-            spark.createDataFrame(rows, schema).alias("new"),
+            literal_frame(spark, rows, schema).alias("new"),
             "old.title_id = new.title_id AND old.track <=> new.track",
         )
         .withSchemaEvolution()

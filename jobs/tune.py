@@ -19,6 +19,7 @@ import yaml
 
 from jobs import sql
 from jobs.launch import DEFAULT_MODEL_URI, PROJECT, AuscultError, default_warehouse, log, run, session
+from jobs.literals import literal_frame
 
 if TYPE_CHECKING:
     import numpy as np
@@ -265,7 +266,7 @@ def gathered(
     from jobs import tables
     from jobs.tuning import gather
 
-    wanted = spark.createDataFrame([(title,) for title in labelled.titles], "title_id string")
+    wanted = literal_frame(spark, [(title,) for title in labelled.titles], "title_id string")
     tracks = tables.read(spark, storage, "tracks").where(f"array_contains(scored_with, '{model.key}')")
     tracks = tracks.join(wanted, "title_id", "left_semi").select("title_id", "track", "content_hash", "decoded_s")
     hours: dict[str, float] = {}
@@ -313,7 +314,8 @@ def rises_of(
     from udfs.schemas import RISES
 
     floor = float(thresholds.min())
-    points = spark.createDataFrame(
+    points = literal_frame(
+        spark,
         [(model.name, model.version, defect, floor, list(point.ignored_channels)) for defect, point in untuned.items()],
         "model string, model_version string, defect string, threshold double, ignored_channels array<string>",
     )
