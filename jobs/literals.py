@@ -12,7 +12,7 @@ def literal_frame(spark: "SparkSession", rows: Iterable[tuple[Any, ...]], schema
     """Rows as part of the query plan.
 
     `createDataFrame` of Python rows is an RDD, of whose size the planner knows nothing: what is joined with it gets
-    shuffled, and Delta's merge stores it first. An Arrow table becomes a local relation: broadcast, and read by no job.
+    shuffled. An Arrow table becomes a local relation: broadcast, and read by no Python worker.
 
     Args:
         spark: the session.
