@@ -82,7 +82,7 @@ DEFAULT_POINTS = {
     "hum": OperatingPoint(ignored_channels=("LFE",)),
     "click": OperatingPoint(min_detected_s=10.0),
     "clicks/click": OperatingPoint(threshold=0.98, min_detected_s=0.002, window_s=10.0),
-    "mp3-glitches/mp3_glitch": OperatingPoint(min_detected_s=0.3, window_s=10.0),
+    "mp3-glitches/mp3_glitch": OperatingPoint(threshold=0.95, min_detected_s=0.3, window_s=10.0),
     "decoder/packet_error": OperatingPoint(min_detected_s=0.001, window_s=10.0),
     "decoder/time_jump": OperatingPoint(min_detected_s=0.001, window_s=10.0),
     "decoder/missing_audio": OperatingPoint(min_detected_s=0.001, window_s=10.0),

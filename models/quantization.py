@@ -19,6 +19,7 @@ MOST_SEGMENTS = 256
 # Of the numbers that come into a layer: a range for the few beyond would make the steps coarse for all others.
 WITHIN = (1e-4, 1.0 - 1e-4)
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.ConvTranspose1d)
+MOST_LEFT_OUT = 3  # blocks, before a network is left in float32 altogether
 
 
 def activation_ranges(network: Network, segments: torch.Tensor) -> dict[str, tuple[float, float]]:
@@ -57,3 +58,40 @@ def _noting(name: str, found: dict[str, tuple[float, float]]) -> Callable[[nn.Mo
         found[name] = min(before[0], float(low)), max(before[1], float(high))
 
     return note
+
+
+def within_loss(
+    ranges: dict[str, tuple[float, float]], figure_of: Callable[[dict[str, tuple[float, float]]], float], least: float
+) -> tuple[dict[str, tuple[float, float]], float]:
+    """The ranges of those blocks that can run in int8 while a figure stays, the most sensitive ones left out one by one.
+
+    Args:
+        ranges: of all layers (`activation_ranges`).
+        figure_of: what the network reaches with some of these ranges; the larger the better.
+        least: what it must reach.
+
+    Returns:
+        The ranges kept, and the figure with them; no ranges where the figure is missed without `MOST_LEFT_OUT` blocks, too.
+
+    >>> costs = {"first.conv": 0.02, "second.conv": 0.001, "third.conv": 0.004}
+    >>> kept, figure = within_loss(dict.fromkeys(costs, (0.0, 1.0)), lambda some: 0.9 - sum(costs[name] for name in some), 0.897)
+    >>> sorted(kept), round(figure, 3)
+    (['second.conv'], 0.899)
+    >>> within_loss(dict.fromkeys(costs, (0.0, 1.0)), lambda some: 0.89, 0.897)
+    ({}, 0.89)
+    """
+    figure = figure_of(ranges)
+    for _ in range(MOST_LEFT_OUT):
+        blocks = sorted({_block(name) for name in ranges})
+        if figure >= least or len(blocks) < 2:
+            break
+        tried = [{name: bounds for name, bounds in ranges.items() if _block(name) != block} for block in blocks]
+        figures = [figure_of(some) for some in tried]
+        best = int(np.argmax(figures))
+        ranges, figure = tried[best], figures[best]
+    return (ranges, figure) if figure >= least else ({}, figure)
+
+
+def _block(layer: str) -> str:
+    """Name of the block that a layer belongs to: contracting.3 for contracting.3.first.conv1."""
+    return ".".join(layer.split(".")[:2])

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from models import checkpoint
 from models.checkpoint import Network
 from models.distributed import from_first, rank, summed, synced, world_size
-from models.quantization import activation_ranges
+from models.quantization import activation_ranges, within_loss
 from models.runtimes import is_installed
 from models.segments import SegmentSource, draw_batch
 from models.serving import Classifier, has_bf16, has_int8
@@ -222,7 +222,7 @@ def train(
 def _try_int8(
     network: Network, task: Task, segments: torch.Tensor, targets: torch.Tensor, figure: float
 ) -> dict[str, float]:
-    """Give a network its ranges for int8, unless what it says suffers (INT8_LOSS); its figure in int8, if it was tried."""
+    """Give a network its ranges for int8, as far as what it says does not suffer (INT8_LOSS); its figure, if that was tried."""
     if not network.gains_from_int8:
         return {}
     if not has_int8() or not is_installed("openvino-int8"):
@@ -230,12 +230,18 @@ def _try_int8(
             "int8 not tried, so it will not be used: it needs OpenVINO (extra openvino) and a processor with VNNI"
         )
         return {}
-    network.ranges = from_first(activation_ranges(network, segments))
-    served = Classifier(network, torch.device("cpu"), runtime="openvino-int8")
-    in_int8 = task.judge(served, segments, targets)[task.figure]
-    if in_int8 < figure - INT8_LOSS:
+
+    def figure_of(ranges: dict[str, tuple[float, float]]) -> float:
+        network.ranges = ranges
+        served = Classifier(network, torch.device("cpu"), runtime="openvino-int8")
+        return task.judge(served, segments, targets)[task.figure]
+
+    ranges = from_first(activation_ranges(network, segments))
+    network.ranges, in_int8 = within_loss(ranges, figure_of, figure - INT8_LOSS)
+    if not network.ranges:
         messages.info("int8 will not be used: it would cost %.4f of %s", figure - in_int8, task.figure)
-        network.ranges = {}
+    elif left_out := sorted(ranges.keys() - network.ranges.keys()):
+        messages.info("int8 leaves out %s", ", ".join(left_out))
     return {f"int8_{task.figure}": in_int8}
 
 

@@ -132,7 +132,7 @@ def test_a_killed_training_goes_on_where_it_was(tmp_path):
 def test_int8_is_kept_where_it_holds_the_figure(home, clean, spark, tmp_path, monkeypatch):
     import torch
 
-    from models import checkpoint, serving, training
+    from models import checkpoint, quantization, serving, training
 
     if not serving.has_int8():
         pytest.skip("the processor has no VNNI")
@@ -145,6 +145,7 @@ def test_int8_is_kept_where_it_holds_the_figure(home, clean, spark, tmp_path, mo
     with pytest.raises(AuscultError, match="--steps: expected at least 1, or 0 with --start-from, found 0"):
         train.main(given)
     known, weights = checkpoint.load(shipped), {}
+    monkeypatch.setattr(quantization, "MOST_LEFT_OUT", 0)  # the search has its own test
     for loss in (2.0, -2.0):  # whatever it costs; whatever it gains
         monkeypatch.setattr(training, "INT8_LOSS", loss)
         work = tmp_path / f"work {loss}"
@@ -152,7 +153,8 @@ def test_int8_is_kept_where_it_holds_the_figure(home, clean, spark, tmp_path, mo
         weights[loss] = checkpoint.load(work / "weights.safetensors")
         for name, tensor in known.state_dict().items():
             assert torch.equal(weights[loss].state_dict()[name], tensor)
-    assert weights[2.0].ranges.keys() == known.ranges.keys()
+    assert weights[2.0].ranges
+    assert weights[2.0].ranges.keys() >= known.ranges.keys()
     assert not weights[-2.0].ranges
     client = registry.client()
     experiment = client.get_experiment_by_name(registry.EXPERIMENT)
