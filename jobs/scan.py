@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jobs.launch import DEFAULT_MODEL_URI, AuscultError, default_warehouse, log, run, session
+from jobs.scan_report import Tally, print_plan, print_result
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -79,7 +80,6 @@ class Scan:
         scan_id: str,
     ) -> None:
         from jobs.plan import EqualTracks
-        from jobs.scan_report import Tally
         from udfs.decoder_findings import DECODER
         from udfs.predict import ScanOptions
         from udfs.stages import StageClock
@@ -409,7 +409,6 @@ def main(argv: list[str]) -> int:
     from jobs import commits, operating_points, tables
     from jobs.catalogue import read_catalogue
     from jobs.lease import Lease
-    from jobs.scan_report import print_result
     from jobs.storage import Storage, absolute
     from udfs.decoder_findings import DECODER
 
@@ -465,8 +464,6 @@ def main(argv: list[str]) -> int:
 
 
 def _dry_run(scan: Scan, titles: list["Title"]) -> None:
-    from jobs.scan_report import print_plan
-
     known = scan.known_tracks()
     for begin in range(0, len(titles), scan.settings.probe_titles):
         scan.count(scan.plan(titles[begin : begin + scan.settings.probe_titles], known))

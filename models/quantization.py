@@ -20,9 +20,10 @@ MOST_SEGMENTS = 256
 WITHIN = (1e-4, 1.0 - 1e-4)
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.ConvTranspose1d)
 MOST_LEFT_OUT = 3  # blocks, before a network is left in float32 altogether
+Ranges = dict[str, tuple[float, float]]  # lowest and highest value by name of the layer
 
 
-def activation_ranges(network: Network, segments: torch.Tensor) -> dict[str, tuple[float, float]]:
+def activation_ranges(network: Network, segments: torch.Tensor) -> Ranges:
     """Measure what comes into the convolutions that may run in int8: all but those that the network calls `exact`.
 
     Args:
@@ -36,7 +37,7 @@ def activation_ranges(network: Network, segments: torch.Tensor) -> dict[str, tup
         return {}
     folded = fold_batch_norm(network).float()
     exact = {id(layer) for outer in folded.exact for layer in outer.modules()}
-    found: dict[str, tuple[float, float]] = {}
+    found: Ranges = {}
     hooks = [
         layer.register_forward_pre_hook(_noting(name, found))
         for name, layer in folded.named_modules()
@@ -51,7 +52,7 @@ def activation_ranges(network: Network, segments: torch.Tensor) -> dict[str, tup
     return found
 
 
-def _noting(name: str, found: dict[str, tuple[float, float]]) -> Callable[[nn.Module, tuple[Any, ...]], None]:
+def _noting(name: str, found: Ranges) -> Callable[[nn.Module, tuple[Any, ...]], None]:
     def note(layer: nn.Module, inputs: tuple[Any, ...]) -> None:
         low, high = np.quantile(inputs[0].numpy(), WITHIN)
         before = found.get(name, (0.0, 0.0))
@@ -60,9 +61,7 @@ def _noting(name: str, found: dict[str, tuple[float, float]]) -> Callable[[nn.Mo
     return note
 
 
-def within_loss(
-    ranges: dict[str, tuple[float, float]], figure_of: Callable[[dict[str, tuple[float, float]]], float], least: float
-) -> tuple[dict[str, tuple[float, float]], float]:
+def within_loss(ranges: Ranges, figure_of: Callable[[Ranges], float], least: float) -> tuple[Ranges, float]:
     """The ranges of those blocks that can run in int8 while a figure stays, the most sensitive ones left out one by one.
 
     Args:
@@ -86,9 +85,7 @@ def within_loss(
         if figure >= least or len(blocks) < 2:
             break
         tried = [{name: bounds for name, bounds in ranges.items() if _block(name) != block} for block in blocks]
-        figures = [figure_of(some) for some in tried]
-        best = int(np.argmax(figures))
-        ranges, figure = tried[best], figures[best]
+        ranges, figure = max(((some, figure_of(some)) for some in tried), key=lambda pair: pair[1])
     return (ranges, figure) if figure >= least else ({}, figure)
 
 

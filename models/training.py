@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from models import checkpoint
 from models.checkpoint import Network
 from models.distributed import from_first, rank, summed, synced, world_size
-from models.quantization import activation_ranges, within_loss
+from models.quantization import Ranges, activation_ranges, within_loss
 from models.runtimes import is_installed
 from models.segments import SegmentSource, draw_batch
 from models.serving import Classifier, has_bf16, has_int8
@@ -231,7 +231,7 @@ def _try_int8(
         )
         return {}
 
-    def figure_of(ranges: dict[str, tuple[float, float]]) -> float:
+    def figure_of(ranges: Ranges) -> float:
         network.ranges = ranges
         served = Classifier(network, torch.device("cpu"), runtime="openvino-int8")
         return task.judge(served, segments, targets)[task.figure]
