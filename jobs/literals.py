@@ -29,5 +29,15 @@ def literal_frame(spark: "SparkSession", rows: Iterable[tuple[Any, ...]], schema
     fields = schema if isinstance(schema, StructType) else cast(StructType, StructType.fromDDL(schema))
     arrow = to_arrow_schema(fields, timezone="UTC")
     columns = list(zip(*rows, strict=True)) or [()] * len(arrow)
-    arrays = [pa.array(values, type=field.type) for values, field in zip(columns, arrow, strict=True)]
+    arrays = [pa.array(map(_encodable, values), type=field.type) for values, field in zip(columns, arrow, strict=True)]
     return spark.createDataFrame(pa.Table.from_arrays(arrays, schema=arrow), fields)
+
+
+def _encodable(value: Any) -> Any:
+    """A value as Spark stores it: half a surrogate pair (a catalogue's JSON may hold one), which UTF-8 has not, is replaced."""
+    if isinstance(value, str):
+        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    if isinstance(value, list | tuple):
+        parts = map(_encodable, value)
+        return list(parts) if isinstance(value, list) else tuple(parts)
+    return value

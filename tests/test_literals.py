@@ -18,6 +18,7 @@ ROWS = {
         "m map<string, double>, s struct<a: string, b: int>, l array<struct<a: string>>",
         [({"x": 1.5}, ("y", 2), [("z",)]), ({}, None, [])],
     ),
+    "half a surrogate pair": ("note string, tags array<string>", [("n\ud800", ["\udc80x", "ö"])]),
     "none": ("title_id string, track int", []),
 }
 
