@@ -265,6 +265,13 @@ def _titles(rows: list[dict[str, Any]], location: str, base: str) -> list[Title]
                 f"(columns found: {', '.join(map(str, row))})"
             )
         title_id = str(row["title_id"]) if row.get("title_id") not in (None, "") else remote.redacted(uri)
+        for name, value in (("uri", uri), ("title_id", title_id)):
+            if any("\ud800" <= character <= "\udfff" for character in value):  # JSON can say so, UTF-8 cannot
+                raise AuscultError(
+                    f"catalogue {location}: row {number} has {name} {value!a}, which holds half a surrogate pair: no table "
+                    f"can store that; write the character as it is or as a whole pair (a file name that is not UTF-8: as %XX "
+                    f"in a file: URI)"
+                )
         if title_id in titles:
             raise AuscultError(
                 f"catalogue {location}: title {title_id!r} is listed twice ({titles[title_id].uri} and "

@@ -20,6 +20,7 @@ class Tally:
     done: set[str] = field(default_factory=set)
     skipped: set[str] = field(default_factory=set)
     rejected: Counter = field(default_factory=Counter)
+    too_short: Counter = field(default_factory=Counter)  # tracks by the defect for whose operating point they are
     audio_done_h: float = 0.0
     audio_skipped_h: float = 0.0
     tracks: int = 0
@@ -38,6 +39,14 @@ class Tally:
         """As text, with a space before it where there are any."""
         codes = ", ".join(f"{count} {code}" for code, count in self.rejected.most_common())
         return f" ({codes})" if codes else ""
+
+    @property
+    def short_tracks(self) -> str | None:
+        """What an operator of short titles should know of the operating points; None where there is nothing."""
+        if not self.too_short:
+            return None
+        counts = ", ".join(f"{defect} in {count}" for defect, count in sorted(self.too_short.items()))
+        return f"{counts} tracks: they are shorter than its min_detected_s, so that it is never detected there (operating_points)"
 
     def figures(self, wall_s: float, stages_s: dict[str, float]) -> dict[str, Any]:
         """What the scan's row in `scans` says at its end."""
@@ -60,6 +69,8 @@ def print_plan(tally: Tally, titles: int, models: tuple[str, ...], chunks: int, 
     print(f"done before  {len(tally.skipped)} titles, {tally.audio_skipped_h:.2f} audio hours")
     print(f"rejected     {tally.rejected_titles} titles{tally.rejected_by_code}")
     print(f"to score     {tally.tracks} tracks, {tally.planned_h:.2f} audio hours, {tally.channel_h:.2f} channel hours")
+    if tally.short_tracks is not None:
+        print(f"too short    {tally.short_tracks}")
     print(f"cut into     {tally.spans} spans, {tally.tasks} tasks, {chunks} chunks, on {cores} cores")
     print(f"models       {', '.join(models)}")
 
@@ -77,6 +88,8 @@ def print_result(
     )
     if (line := _where_time_went(figures["stages_s"])) is not None:
         print(line)
+    if tally.short_tracks is not None:
+        print(f"too short for {tally.short_tracks}")
     _print_detections(spark, storage, scan_id, has_many=has_many)
     print(f"\ntables: {storage.root}/{{{','.join(tables.TABLES)}}}")
 

@@ -80,6 +80,12 @@ def test_a_folder_loses_no_name(tmp_path):
         ("x.csv", "name\na\n", "row 1 has no uri"),
         ("x.csv", "uri,title_id\na,1\nb,1\n", "listed twice"),
         ("x.json", "[1, 2]", "expected objects"),
+        (
+            "x.json",
+            r'[{"uri": "a.wav"}, {"uri": "b.wav", "title_id": "b\ud83d"}]',
+            r"row 2 has title_id .* half a surrogate",
+        ),
+        ("x.json", r'[{"uri": "caf\udce9.wav"}]', r"row 1 has uri .* as %XX"),
         ("x.json", "{", "cannot be read"),
         ("x.parquet", "nonsense", "cannot be read"),
         ("x.ods", "?", "expected a folder, a Delta table"),

@@ -46,6 +46,52 @@ def test_a_segment_over_a_gap_is_not_cut():
     assert [number for block in blocks for number, _, _ in cutter.push(block)] == [0, 1, 4, 5]
 
 
+@settings(max_examples=200, deadline=None)
+@given(
+    length=st.integers(2, 40),
+    hop=st.integers(1, 60),
+    total=st.integers(0, 300),
+    cuts=st.lists(st.integers(1, 90), min_size=1, max_size=30),
+    least=st.integers(1, 5),
+)
+def test_no_sample_at_the_end_is_left_out(length, hop, total, cuts, least):
+    title = np.arange(1.0, total + 1, dtype=np.float32)[None]
+    cutter = SegmentCutter.for_span(length, hop, 10, 0, math.inf)
+    position, turn, ends = 0, 0, [0]
+    while position < total:
+        size = cuts[turn % len(cuts)]
+        block = Block(position, 10, title[:, position : position + size], ("FC",))
+        ends += [number * hop + length for number, _, _ in cutter.push(block)]
+        position, turn = position + size, turn + 1
+    tail = cutter.tail(least)
+    begun = (
+        ends[-1] if len(ends) == 1 or hop <= length else (len(ends) - 1) * hop
+    )  # with gaps between: the next one's begin
+    assert (tail is not None) == (total - begun >= least)
+    if tail is not None:
+        first, samples, names, own = tail
+        assert (samples.shape, names, first + own) == ((1, length), ("FC",), total)
+        np.testing.assert_array_equal(samples[0, :own], title[0, first:])
+        assert own == length or first == (len(ends) - 1) * hop
+        assert first <= begun
+
+
+def test_the_end_of_a_short_track_is_mirrored_once():
+    cutter = SegmentCutter.for_span(10, 10, 10, 0, math.inf)
+    assert list(cutter.push(Block(0, 10, np.array([[1.0, 2.0, 3.0, 4.0]], np.float32), ("FC",)))) == []
+    first, samples, _, own = cutter.tail()
+    assert (first, own, samples[0].tolist()) == (0, 4, [1, 2, 3, 4, 4, 3, 2, 1, 0, 0])
+
+
+def test_a_tail_does_not_reach_over_a_gap():
+    cutter = SegmentCutter.for_span(10, 10, 10, 0, math.inf)
+    for position, samples in ((0, 25), (33, 9)):
+        list(cutter.push(Block(position, 10, np.full((1, samples), position + 1.0, np.float32), ("FC",))))
+    first, samples, _, own = cutter.tail()
+    assert (first, own) == (40, 2)
+    assert set(samples[0].tolist()) == {34.0, 0.0}
+
+
 def test_memory_stays_bounded():
     cutter = SegmentCutter.for_span(10, 10, 10, 0, math.inf)
     for turn in range(1000):

@@ -24,7 +24,7 @@ from udfs.decoder_findings import DECODER, findings
 from udfs.decoding import Block, DecodeReport
 from udfs.media import MediaError
 from udfs.schemas import SCORED
-from udfs.spans import SegmentCutter
+from udfs.spans import TAIL_S, SegmentCutter
 from udfs.stages import StageClock
 
 ROWS_PER_BATCH = 4096
@@ -70,7 +70,9 @@ class _Batch:
     model: int
     waveforms: np.ndarray  # (batch, samples); those from `filled` on are unused
     filled: int = 0
-    rows: list[tuple[Any, ...]] = field(default_factory=list)  # title, hash, track, channel, name, segment, its samples
+    rows: list[tuple[Any, ...]] = field(
+        default_factory=list
+    )  # title, hash, track, channel, name, first sample, samples
     places: list[int] = field(default_factory=list)  # for each row: its place in `waveforms`, or SILENCE
 
 
@@ -206,16 +208,16 @@ def _scored_rows(
 
 def _rows(batch: _Batch, model: ShippedModel, scores: dict[int, np.ndarray]) -> list[dict[str, Any]]:
     contract, rows = model.contract, []
-    for (title_id, content_hash, track, channel, channel_name, segment, samples), place in zip(
+    for (title_id, content_hash, track, channel, channel_name, position, samples), place in zip(
         batch.rows, batch.places, strict=True
     ):
         # Sample numbers and not sums of seconds: times do not drift in long titles.
-        start_s = segment * contract.hop_samples / contract.sample_rate_hz
-        end_s = start_s + contract.segment_samples / contract.sample_rate_hz
+        start_s = position / contract.sample_rate_hz
+        end_s = start_s + samples / contract.sample_rate_hz
         said, events = scores[place], None
         if contract.frames > 1:
             # Nothing lies before the first segment nor behind the last, which the track ends in.
-            first = contract.margin_frames if segment else 0
+            first = contract.margin_frames if position else 0
             stop = contract.frames - contract.margin_frames
             if samples < contract.segment_samples:
                 stop = math.ceil(samples / contract.segment_samples * contract.frames)
@@ -348,8 +350,7 @@ def _produce_span(
     clock.add(report.stages_s)
     for number in wanted:
         contract = models[number].contract
-        if contract.frames > 1 and (rest := cutters[number].flush()) is not None:
-            _place(span, _padded(rest, contract), number, contract, options, open_batches, put)
+        _place(span, _last_segment(cutters[number], contract), number, contract, options, open_batches, put)
     if error_code is None:
         error_code, error = _damage(report)
         if DECODER.key in span["models"]:
@@ -368,7 +369,7 @@ def _produce_span(
     }
 
 
-# Number, samples (channels, length), channel names, and how many of the samples are the track's.
+# Position of the first sample, samples (channels, length), channel names, and how many of the samples are the track's.
 _Segment = tuple[int, np.ndarray, tuple[str, ...], int]
 
 
@@ -383,21 +384,29 @@ def _cut(
     put: Callable[[Any], None],
     clock: StageClock,
 ) -> None:
-    whole = contract.segment_samples
-    segments = ((segment, samples, names, whole) for segment, samples, names in clock.each("cut", cutter.push(block)))
+    hop, whole = contract.hop_samples, contract.segment_samples
+    cut = clock.each("cut", cutter.push(block))
+    segments = ((segment * hop, samples, names, whole) for segment, samples, names in cut)
     _place(span, segments, number, contract, options, open_batches, put)
 
 
-def _padded(rest: tuple[int, np.ndarray, tuple[str, ...]], contract: ModelContract) -> Iterator[_Segment]:
-    """The end of a track with its mirror image behind it, unless the segment before has kept all of it.
+def _last_segment(cutter: SegmentCutter, contract: ModelContract) -> Iterator[_Segment]:
+    """What is left at the end of a track, where it is worth a segment of its own."""
+    if contract.frames == 1:
+        if (tail := cutter.tail(round(TAIL_S * contract.sample_rate_hz))) is not None:
+            yield tail
+    elif (rest := cutter.rest()) is not None:
+        position, samples, names = rest
+        if position == 0 or samples.shape[1] > contract.margin_s * contract.sample_rate_hz:
+            yield position, _mirrored(samples, contract.segment_samples), names, samples.shape[1]
+
+
+def _mirrored(samples: np.ndarray, length: int) -> np.ndarray:
+    """The end of a track with its mirror image behind it: (channels, length).
 
     Silence would do where the sound fades; a track that ends at full level would end with a step, which is a click.
     """
-    segment, samples, names = rest
-    length = samples.shape[1]
-    if segment == 0 or length > contract.margin_s * contract.sample_rate_hz:
-        behind = ((0, 0), (0, contract.segment_samples - length))
-        yield segment, np.pad(samples, behind, mode="symmetric"), names, length
+    return np.pad(samples, ((0, 0), (0, length - samples.shape[1])), mode="symmetric")
 
 
 def _place(
@@ -409,7 +418,7 @@ def _place(
     open_batches: dict[int, _Batch],
     put: Callable[[Any], None],
 ) -> None:
-    for segment, samples, names, length in segments:
+    for position, samples, names, length in segments:
         if contract.channels == "downmix":
             channels = [(DOWNMIX_CHANNEL, DOWNMIX_NAME, samples.mean(axis=0))]
         else:
@@ -431,7 +440,7 @@ def _place(
                 batch.filled += 1
                 placed.append((waveform, place))
             batch.places.append(place)
-            batch.rows.append((span["title_id"], span["content_hash"], span["track"], channel, name, segment, length))
+            batch.rows.append((span["title_id"], span["content_hash"], span["track"], channel, name, position, length))
         batch = open_batches[number]
         if batch.filled == options.batch_segments or len(batch.rows) >= ROWS_PER_BATCH:
             put(open_batches.pop(number))

@@ -8,13 +8,15 @@ import numpy as np
 
 from udfs.decoding import Block
 
+TAIL_S = 0.1  # less than this behind a track's last whole segment is not scored: codecs pad as much
+
 
 @dataclass
 class SegmentCutter:
     """Collects the blocks of one span and cuts the segments that begin inside it.
 
-    Segment k of a title covers samples `[k * hop, k * hop + length)`, whatever the spans are. A
-    segment that is not wholly covered by decoded audio (a gap, the end of the track) is not cut; `flush` gives the last.
+    Segment k of a title covers samples `[k * hop, k * hop + length)`, whatever the spans are. A segment that is not wholly
+    covered by decoded audio (a gap, the end of the track) is not cut; `rest` and `tail` give what is left at the end.
 
     Args:
         length: samples of a segment.
@@ -31,6 +33,7 @@ class SegmentCutter:
     _start: int = 0
     _held: int = 0
     _names: tuple[str, ...] = ()
+    _last: np.ndarray | None = None  # the segment before the one that comes next, (channels, length)
 
     @classmethod
     def for_span(cls, length: int, hop: int, rate_hz: int, start_s: float, stop_s: float) -> "SegmentCutter":
@@ -47,7 +50,7 @@ class SegmentCutter:
     def push(self, block: Block) -> Iterator[tuple[int, np.ndarray, tuple[str, ...]]]:
         """Take a block in; yield (number, samples (channels, length), channel names) of complete segments."""
         if self._held and (block.position != self._start + self._held or block.channel_names != self._names):
-            self._parts, self._held = [], 0
+            self._parts, self._held, self._last = [], 0, None
         if not self._held:
             self._start, self._names = block.position, block.channel_names
         self._parts.append(block.samples)
@@ -59,20 +62,46 @@ class SegmentCutter:
         joined = self._parts[0] if len(self._parts) == 1 else np.concatenate(self._parts, axis=1)
         while number < self.stop and number * self.hop + self.length <= self._start + self._held:
             offset = number * self.hop - self._start
-            yield number, joined[:, offset : offset + self.length], self._names
+            self._last = joined[:, offset : offset + self.length]
+            yield number, self._last, self._names
             number += 1
         self._parts = [joined]
         self._drop_before(number * self.hop)
 
-    def flush(self) -> tuple[int, np.ndarray, tuple[str, ...]] | None:
-        """What is left at the end of a track: (number, samples (channels, fewer than length), channel names)."""
+    def rest(self) -> tuple[int, np.ndarray, tuple[str, ...]] | None:
+        """What is left at the end of a track: (its first sample's position, samples (channels, fewer than length), names)."""
         number = max(self.first, -(-self._start // self.hop))
         left = self._start + self._held - number * self.hop
         if not self._held or number >= self.stop or left <= 0:
             return None
         joined = np.concatenate(self._parts, axis=1)
-        self._parts, self._held = [], 0
-        return number, joined[:, joined.shape[1] - left :], self._names
+        return number * self.hop, joined[:, joined.shape[1] - left :], self._names
+
+    def tail(self, least: int = 1) -> tuple[int, np.ndarray, tuple[str, ...], int] | None:
+        """The last segment, which ends where the track does and so overlaps the one before.
+
+        Where less than a segment was decoded without a gap, that is followed by its mirror image and by silence: with
+        silence alone a track that is cut off would end in a step, with images upon images it would sound like a tone.
+
+        Args:
+            least: samples; there is no last segment where fewer than these lie behind the last whole one.
+
+        Returns:
+            Its first sample's position, samples (channels, length), channel names, and how many of them are the track's;
+            or None.
+        """
+        rest = self.rest()
+        if rest is None:
+            return None
+        position, samples, names = rest
+        overlaps = self._last is not None and self.hop <= self.length
+        if samples.shape[1] - (self.length - self.hop if overlaps else 0) < least:
+            return None
+        if self._last is not None and overlaps:
+            ahead = self._last[:, samples.shape[1] - self.length + self.hop : self.hop]
+            return position - ahead.shape[1], np.concatenate([ahead, samples], axis=1), names, self.length
+        mirrored = np.concatenate([samples, samples[:, ::-1]], axis=1)[:, : self.length]
+        return position, np.pad(mirrored, ((0, 0), (0, self.length - mirrored.shape[1]))), names, samples.shape[1]
 
     def _drop_before(self, position: int) -> None:
         """Forget samples that no further segment needs."""

@@ -38,7 +38,7 @@ def defect_scores_udf(
 ) -> Callable[[Iterator[Columns]], Iterator[pd.DataFrame]]:
     """The function for `pandas_udf(f, DEFECT_SCORES)` over (uri, track, start_s, end_s).
 
-    Decodes and scores as the scan does. The segments are those of the scan's grid that overlap `[start_s, end_s)`.
+    Decodes and scores as the scan does. The segments are those of the scan that overlap `[start_s, end_s)`.
 
     Args:
         model: what scores.
@@ -75,12 +75,15 @@ def _score_rows(
             if found["is_report"]:
                 errors[number] = found["error"]
             else:
+                _, _, asked_s, until_s = rows[number]
+                if found["end_s"] <= asked_s or found["start_s"] >= until_s:
+                    continue  # begun earlier, see _span
                 scores = dict(found["scores"])
                 segments[number].append({**{name: found[name] for name in _SEGMENT.names}, "scores": scores})
     for number, its in enumerate(segments):
         its.sort(key=lambda segment: (segment["start_s"], segment["channel"]))
         if not its and errors[number] is None:
-            errors[number] = "there is no whole segment in this stretch"
+            errors[number] = "there is no segment in this stretch"
     peaks = [
         {label: max(segment["scores"][label] for segment in its) for label in model.contract.labels} if its else None
         for its in segments
@@ -103,12 +106,14 @@ def _span(number: int, row: tuple[Any, ...], model: ShippedModel, options: ScanO
     info = next((found for found in tracks if found.track == int(track)), None)
     if info is None:
         raise ValueError(f"{uri}: there is no audio track {int(track)}; it has {len(tracks)}")
+    # A segment earlier: the track's last segment, which lies beside the grid, begins in the one before.
+    begin_s = grid_start_s(max(0.0, float(start_s) - model.contract.segment_s), model.contract)
     return {
         "title_id": str(number),
         "content_hash": "",
         "track": info.track,
         "path": path,
-        "start_s": grid_start_s(float(start_s), model.contract),
+        "start_s": begin_s,
         "end_s": float(end_s),
         "can_seek": info.can_seek,
         "is_timed": info.is_timed,

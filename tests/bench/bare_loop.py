@@ -11,7 +11,7 @@ import numpy as np
 
 from udfs.decoding import Block, Resampler, decode
 from udfs.media import TrackInfo, probe
-from udfs.spans import SegmentCutter
+from udfs.spans import TAIL_S, SegmentCutter
 
 BATCH = 64
 RATE_HZ = 48_000
@@ -27,7 +27,11 @@ def segments_of(path: str, tracks: list[TrackInfo] | None = None) -> Iterator[tu
         for block in _resampled(decode(path, info.track, is_timed=info.is_timed), resampler):
             for number, samples, _ in cutter.push(block):
                 for channel, waveform in enumerate(samples):
-                    yield f"{name}/{info.track}/{channel}/{number}", waveform
+                    yield f"{name}/{info.track}/{channel}/{number * SEGMENT}", waveform
+        if (tail := cutter.tail(round(TAIL_S * RATE_HZ))) is not None:
+            position, samples, *_ = tail
+            for channel, waveform in enumerate(samples):
+                yield f"{name}/{info.track}/{channel}/{position}", waveform
 
 
 def _resampled(blocks: Iterator[Block], resampler: Resampler) -> Iterator[Block]:

@@ -35,7 +35,7 @@ from torch import nn
 from models import checkpoint
 from models.runtimes import is_installed, openvino_model
 from models.serving import Classifier, fold_batch_norm, has_bf16
-from tests.bench.bare_loop import BATCH, segments_of
+from tests.bench.bare_loop import BATCH, RATE_HZ, segments_of
 from tests.bench.throughput import allocator, machine
 
 PROJECT = Path(__file__).resolve().parent.parent.parent
@@ -73,8 +73,8 @@ def labelled_segments(catalogue: Path, labels: tuple[str, ...]) -> tuple[np.ndar
         in_file: Counter[int] = Counter()
         events = planted.get(title.title_id)
         for name, waveform in segments_of(unquote(urlsplit(title.uri).path)):
-            channel, start_s = (int(part) for part in name.rsplit("/", 2)[1:])
-            label = labels.index(_truth(events, channel, start_s))
+            channel, position = (int(part) for part in name.rsplit("/", 2)[1:])
+            label = labels.index(_truth(events, channel, position / RATE_HZ))
             key = (is_calibration, label)
             if had[key] < wanted[is_calibration] and in_file[label] < MOST_PER_FILE:
                 had[key] += 1
@@ -91,7 +91,7 @@ def labelled_segments(catalogue: Path, labels: tuple[str, ...]) -> tuple[np.ndar
     return np.stack(waveforms), np.array(classes), np.array(for_calibration)
 
 
-def _truth(planted: Any, channel: int, start_s: int) -> str:
+def _truth(planted: Any, channel: int, start_s: float) -> str:
     """A segment is defective where a sample changed in it (jobs/sql/judged.sql)."""
     for row in planted.itertuples() if planted is not None else ():
         is_in = any(event["start_s"] < start_s + 1 and event["end_s"] > start_s for event in row.events)

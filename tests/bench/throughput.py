@@ -33,6 +33,7 @@ from deltalake import DeltaTable
 
 from models import checkpoint
 from models.runtimes import is_installed
+from tests.bench.bare_loop import RATE_HZ
 from tests.bench.process_tree import Measured, measure
 
 PROJECT = Path(__file__).resolve().parent.parent.parent
@@ -139,7 +140,7 @@ def _from_file(out: Path) -> dict[str, np.ndarray]:
 def _from_table(warehouse: Path) -> dict[str, np.ndarray]:
     rows = DeltaTable(str(warehouse / "segments")).to_pyarrow_dataset().to_table().to_pylist()
     return {
-        f"{row['title_id']}/{row['track']}/{row['channel']}/{round(row['start_s'])}": np.array(
+        f"{row['title_id']}/{row['track']}/{row['channel']}/{round(row['start_s'] * RATE_HZ)}": np.array(
             [score for _, score in row["scores"]]
         )
         for row in rows
