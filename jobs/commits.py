@@ -156,7 +156,10 @@ def _append_detections(spark: SparkSession, storage: Storage, segments: DataFram
         found = (
             detect(spark, segments, points).withColumn("scan_id", F.lit(manifest["scan_id"])).select(DETECTIONS.names)
         )
-        _append(found, storage.locate("detections"), manifest["scan_id"], manifest["chunk"])
+        rows = found.toArrow()  # few: most chunks have none, and then nothing is committed
+        if rows.num_rows:
+            frame = spark.createDataFrame(rows, DETECTIONS)
+            _append(frame, storage.locate("detections"), manifest["scan_id"], manifest["chunk"])
 
 
 def _drop_outdated(spark: SparkSession, storage: Storage, manifest: dict[str, Any]) -> None:
