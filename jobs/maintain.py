@@ -239,10 +239,12 @@ def _channels(segments: "DataFrame") -> "DataFrame":
         F.array_sort(F.collect_set("start_s")).alias("starts"),
         F.max(F.expr("end_s - start_s")).alias("length_s"),
     )
-    steps = F.zip_with(F.slice("starts", 2, F.size("starts")), F.col("starts"), lambda after, before: after - before)
+    count = F.size("starts")
+    most = F.greatest(count - 2, F.lit(0))  # the last step is the one to where the last segment begins, beside the grid
+    steps = F.zip_with(F.slice("starts", 2, most), F.slice("starts", 1, most), lambda after, before: after - before)
     figures = {
-        "segments": F.size("starts"), "first_s": F.array_min("starts"), "last_s": F.array_max("starts"),
-        "step_s": F.array_min(steps),
+        "segments": count, "first_s": F.get("starts", F.lit(0)), "second_s": F.get("starts", F.lit(1)),
+        "last_s": F.array_max("starts"), "step_s": F.array_min(steps),
     }  # fmt: skip
     return grouped.withColumns(figures).drop("starts")
 

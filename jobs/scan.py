@@ -11,7 +11,6 @@ import argparse
 import json
 import sys
 import time
-from collections import defaultdict
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
     from jobs.catalogue import Title
     from jobs.lease import Lease
     from jobs.operating_points import Points
-    from jobs.plan import KnownTrack, PlannedTrack, Span, TitlePlan
+    from jobs.plan import PlannedTrack, Span, TitlePlan
     from jobs.progress import Progress
     from jobs.registry import ResolvedModel
     from jobs.settings import ScanSettings
@@ -80,8 +79,9 @@ class Scan:
         scan_id: str,
     ) -> None:
         from jobs.plan import EqualTracks
+        from jobs.planner import Planner
+        from udfs.batches import ScanOptions
         from udfs.decoder_findings import DECODER
-        from udfs.predict import ScanOptions
         from udfs.stages import StageClock
 
         self.spark = spark
@@ -105,98 +105,10 @@ class Scan:
         self.tally = Tally()
         self.clock = StageClock()
         self.equal = EqualTracks()
+        self.planner = Planner(spark, storage, settings, self.keys, self.beside, self.tally, self.equal, self._describe)
         self.chunk = 0
         self.quarantined = 0
         self.started = time.monotonic()
-
-    def known_tracks(self) -> dict[str, list["KnownTrack"]]:
-        """What the table `tracks` holds, by title."""
-        from jobs import tables
-        from jobs.plan import KnownTrack
-
-        known: dict[str, list[KnownTrack]] = defaultdict(list)
-        if not self.storage.exists("tracks/_delta_log"):
-            return known
-        rows = tables.read(self.spark, self.storage, "tracks").selectExpr(
-            "title_id", "track", "uri", "content_hash", "status", "error_code", "size_bytes",
-            "unix_micros(modified_at) AS modified_us", "coalesce(duration_s, 0D) AS duration_s", "decoded_s", "error", "scored_with",
-        )  # fmt: skip
-        for row in rows.collect():
-            entry = KnownTrack(**{**row.asDict(), "scored_with": frozenset(row.scored_with or ())})
-            known[entry.title_id].append(entry)
-            if entry.status == "ok" and entry.track is not None:
-                self.equal.add(vars(entry))
-        return known
-
-    def plan(self, titles: list["Title"], known: dict[str, list["KnownTrack"]]) -> list["TitlePlan"]:
-        """Plan a portion of the catalogue: open what is new or changed, leave the rest."""
-        from jobs.plan import OUTAGES, is_unchanged, plan_title
-
-        changed = []
-        for title in titles:
-            rows = known.get(title.title_id, [])
-            if not is_unchanged(title, rows, self.keys):
-                changed.append(title)
-                continue
-            self.tally.audio_skipped_h += sum(row.duration_s for row in rows) / 3600
-            if all(row.status == "rejected" for row in rows):
-                self.tally.rejected[rows[0].error_code] += 1
-            else:
-                self.tally.skipped.add(title.title_id)
-        plans = []
-        found = self.probe(changed)
-        unreachable = []
-        for title in changed:
-            answer = found[title.title_id]
-            if isinstance(answer, tuple) and answer[0] in OUTAGES and title.title_id in known:
-                unreachable.append((title.title_id, *answer))
-                self.tally.rejected[answer[0]] += 1
-                continue
-            plan = plan_title(
-                title,
-                answer,
-                known.get(title.title_id, []),
-                self.keys,
-                self.settings.span_s,
-                self.settings.from_start_span_s,
-                self.beside,
-            )
-            self.tally.audio_skipped_h += sum(track.duration_s for track in plan.done) / 3600
-            if plan.tracks or plan.gone:
-                plans.append(plan)
-            else:
-                self.tally.skipped.add(title.title_id)
-        if unreachable:
-            log.warning(
-                "%d titles could not be had, what is known of them stays, and the next scan asks again; the first is %r: %s: %s",
-                len(unreachable),
-                *unreachable[0],
-            )
-        return plans
-
-    def probe(self, titles: list["Title"]) -> dict[str, Any]:
-        """Open titles on the executors: their audio tracks, or (error code, message)."""
-        from udfs.media import TrackInfo
-        from udfs.predict import probe_udf
-        from udfs.schemas import PROBED
-
-        found: dict[str, Any] = {title.title_id: title.refused for title in titles if title.path is None}
-        local = [title for title in titles if title.path is not None]
-        if not local:
-            return found
-        self._describe(f"open {len(local)} titles")
-        local.sort(key=lambda title: -(title.size_bytes or 0))
-        tasks = min(len(local), self.cores * self.settings.tasks_per_core)
-        rows = [(title.title_id, title.path, number % tasks) for number, title in enumerate(local)]
-        frame = self.spark.createDataFrame(rows, "title_id string, path string, task int")
-        probed = frame.repartitionById(tasks, "task").drop("task").mapInArrow(probe_udf(self.options), PROBED)
-        for row in probed.collect():
-            answer = json.loads(row.found)
-            if "tracks" in answer:
-                found[row.title_id] = [TrackInfo(**track) for track in answer["tracks"]]
-            else:
-                found[row.title_id] = (answer["code"], answer["message"])
-        return found
 
     def count(self, plans: list["TitlePlan"]) -> None:
         """Add plans to the tally without scoring them (a dry run)."""
@@ -477,9 +389,9 @@ def main(argv: list[str]) -> int:
 
 
 def _dry_run(scan: Scan, titles: list["Title"]) -> None:
-    known = scan.known_tracks()
+    known = scan.planner.known_tracks()
     for begin in range(0, len(titles), scan.settings.probe_titles):
-        scan.count(scan.plan(titles[begin : begin + scan.settings.probe_titles], known))
+        scan.count(scan.planner.plan(titles[begin : begin + scan.settings.probe_titles], known))
     print_plan(scan.tally, len(titles), scan.keys, scan.chunk, scan.cores)
 
 
@@ -487,11 +399,11 @@ def _scan_all(scan: Scan, titles: list["Title"]) -> None:
     from jobs.progress import Progress
 
     with scan.clock.stage("plan"):
-        known = scan.known_tracks()
+        known = scan.planner.known_tracks()
     progress = Progress(scan.spark, len(titles))
     for begin in range(0, len(titles), scan.settings.probe_titles):
         with scan.clock.stage("plan"):
-            plans = scan.plan(titles[begin : begin + scan.settings.probe_titles], known)
+            plans = scan.planner.plan(titles[begin : begin + scan.settings.probe_titles], known)
         scan.score(plans, progress)
     progress.end()
 

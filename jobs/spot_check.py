@@ -15,7 +15,7 @@ from pyspark.sql.functions import pandas_udf
 from jobs import registry
 from jobs.launch import DEFAULT_MODEL_URI
 from jobs.settings import ScanSettings
-from udfs.predict import ScanOptions
+from udfs.batches import ScanOptions
 from udfs.spot_check import DEFECT_SCORES, defect_scores_udf
 
 

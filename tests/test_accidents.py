@@ -22,7 +22,8 @@ from jobs import lease as leases
 from jobs.launch import AuscultError
 from jobs.lease import LEASE, Lease
 from jobs.storage import Storage
-from udfs import contract, predict
+from udfs import contract, decoder, predict
+from udfs.batches import ScanOptions
 from udfs.decoder import encode_path
 
 pytestmark = pytest.mark.chaos
@@ -155,15 +156,15 @@ def test_a_decoder_that_dies_or_hangs_costs_its_title_alone(tmp_path, monkeypatc
             return np.stack([1 - loud, loud], axis=1)
 
     monkeypatch.setitem(predict._predictors, ("dying", "cpu", "torch"), Level())
-    monkeypatch.setattr(predict, "_decoder", None)
+    monkeypatch.setattr(decoder, "_kept", None)
     model = contract.ShippedModel("level", "1", "dying", "", toy_models.LEVEL)
-    options = predict.ScanOptions(decode_timeout_s=5.0)
+    options = ScanOptions(decode_timeout_s=5.0)
     scored = [
         row
         for batch in predict.score_spans(spans, [model], options, "cpu", lambda model: Path())
         for row in batch.to_pylist()
     ]
-    predict._decoder.close()
+    decoder._kept.close()
     reports = {row["title_id"]: row for row in scored if row["is_report"]}
     assert {name: reports[name]["error_code"] for name in names} == {
         "a good": None, "segfault": "crashed", "b good": None, "hangs": "timeout", "killed": "crashed",
@@ -465,4 +466,4 @@ def test_a_model_that_changed_on_its_way_is_refused(place, tmp_path):
     code = next(folder.rglob("level.py"))
     code.write_text(code.read_text().replace("1 - loud", "0 * loud"))
     with pytest.raises(RuntimeError, match="they changed on the way to this executor"):
-        predict._predictor(model.shipped, "cpu", lambda shipped: folder, predict.ScanOptions())
+        predict._predictor(model.shipped, "cpu", lambda shipped: folder, ScanOptions())

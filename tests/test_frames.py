@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from signals import write
 
-from udfs import contract, predict
+from udfs import batches, contract, decoder, predict
+from udfs.batches import ScanOptions
 from udfs.contract import ContractError, ModelContract
 from udfs.decoder import encode_path
 
@@ -43,10 +44,10 @@ def rows_of(tmp_path, monkeypatch):
             for start, stop in ((0.0, 1.0), (1.0, float("inf")))
         ]  # fmt: skip
         model = contract.ShippedModel("peak", "1", "peak", "", CONTRACT)
-        batches = predict.score_spans(spans, [model], predict.ScanOptions(5), "cpu", lambda model: Path())
+        batches = predict.score_spans(spans, [model], ScanOptions(5), "cpu", lambda model: Path())
         found = [row for batch in batches for row in batch.to_pylist() if not row["is_report"]]
-        predict._decoder.close()
-        monkeypatch.setattr(predict, "_decoder", None)
+        decoder._kept.close()
+        monkeypatch.setattr(decoder, "_kept", None)
         return sorted(found, key=lambda row: row["start_s"])
 
     return rows
@@ -93,7 +94,7 @@ def test_the_last_sample_counts(rows_of, samples):
 
 def test_a_track_that_ends_at_full_level_ends_without_a_step():
     sound = 0.9 * np.cos(np.arange(5_000) * 0.05)
-    padded = predict._mirrored(sound[None], SEGMENT)
+    padded = batches._mirrored(sound[None], SEGMENT)
     assert padded.shape == (1, SEGMENT)
     np.testing.assert_array_equal(padded[0, :5_000], sound)
     assert np.abs(np.diff(padded[0])).max() <= np.abs(np.diff(sound)).max()

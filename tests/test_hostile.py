@@ -11,7 +11,7 @@ import toy_models
 from hostile import SUFFIXES, Maker, mutations
 from signals import music_like, write
 
-from jobs import scan
+from jobs import planner, scan
 from jobs.catalogue import _readable
 
 pytestmark = [pytest.mark.chaos, pytest.mark.slow]
@@ -127,7 +127,7 @@ def test_a_file_that_grows_and_one_that_vanishes(place, spark, tmp_path, monkeyp
     # The WAV files are equal, so that one is scored for the others: which must not suffer where that one is gone.
     for name in ("stays.wav", "grows.aac", "a vanishes.wav", "replaced.wav", "too.wav"):
         write(tmp_path / "catalogue" / name, music)
-    probe = scan.Scan.probe
+    probe = planner.Planner.probe
 
     def then(self, titles):
         found = probe(self, titles)
@@ -139,13 +139,13 @@ def test_a_file_that_grows_and_one_that_vanishes(place, spark, tmp_path, monkeyp
         os.mkfifo(folder / "replaced.wav")
         return found
 
-    monkeypatch.setattr(scan.Scan, "probe", then)
+    monkeypatch.setattr(planner.Planner, "probe", then)
     assert run(place, tmp_path / "catalogue", tmp_path / "warehouse") == 0
     found = {title: rows[0] for title, rows in rows_by_title(spark, tmp_path / "warehouse").items()}
     assert {title: row.error_code for title, row in found.items()} == {
         "stays.wav": None, "grows.aac": None, "a vanishes.wav": "not_found", "replaced.wav": "not_a_file", "too.wav": None,
     }  # fmt: skip
-    monkeypatch.setattr(scan.Scan, "probe", probe)
+    monkeypatch.setattr(planner.Planner, "probe", probe)
     assert run(place, tmp_path / "catalogue", tmp_path / "warehouse") == 0
     found = {title: rows[0] for title, rows in rows_by_title(spark, tmp_path / "warehouse").items()}
     assert found["grows.aac"].decoded_s == pytest.approx(6.0, abs=0.3)  # its new size was noticed

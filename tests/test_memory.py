@@ -21,7 +21,8 @@ SCORE = """
 import re, sys
 from pathlib import Path
 import numpy as np
-from udfs import contract, predict
+from udfs import contract, decoder, predict
+from udfs.batches import ScanOptions
 from udfs.contract import ModelContract
 from udfs.decoder import encode_path
 
@@ -35,14 +36,14 @@ model = contract.ShippedModel("level", "1", "digest", "", ModelContract(48_000, 
 predict._predictors["digest", "cpu", "torch"] = Level()
 span = {"title_id": "t", "content_hash": "h", "track": 0, "path": encode_path(sys.argv[1]), "start_s": 0.0,
         "end_s": float("inf"), "can_seek": True, "is_timed": True, "models": ["level/1"]}
-rows = sum(batch.num_rows for batch in predict.score_spans([span], [model], predict.ScanOptions(), "cpu", lambda m: None))
+rows = sum(batch.num_rows for batch in predict.score_spans([span], [model], ScanOptions(), "cpu", lambda m: None))
 [child] = " ".join(path.read_text() for path in Path("/proc/self/task").glob("*/children")).split()
 
 def peak(pid):  # of its own address space: getrusage's maximum is inherited from the parent
     return int(re.search(r"VmHWM:\\s+(\\d+) kB", Path(f"/proc/{pid}/status").read_text())[1]) / 1024
 
 print(rows, peak("self"), peak(child))
-predict._decoder.close()
+decoder._kept.close()
 """
 
 

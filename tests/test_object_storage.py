@@ -14,7 +14,7 @@ import pytest
 import toy_models
 from signals import music_like, write
 
-from jobs import scan
+from jobs import planner, scan
 from jobs.catalogue import read_catalogue
 from jobs.launch import PROJECT, AuscultError
 from jobs.settings import SIDECARS
@@ -256,8 +256,8 @@ def test_titles_in_a_bucket_scan_as_local_ones_do(place, s3, spark, workers, tmp
     ]
     catalogue.write_text("\n".join(map(json.dumps, lines)))
     opened = []
-    probe = scan.Scan.probe
-    monkeypatch.setattr(scan.Scan, "probe", lambda self, titles: opened.extend(titles) or probe(self, titles))
+    probe = planner.Planner.probe
+    monkeypatch.setattr(planner.Planner, "probe", lambda self, titles: opened.extend(titles) or probe(self, titles))
     assert scan.main(options(place, catalogue, warehouse)) == 0
     assert {title.title_id for title in opened} == {"changing", "secret", "gone", "other"}  # the rest is left alone
     rows = {row.title_id: row for row in table(spark, warehouse, "tracks").collect()}

@@ -8,7 +8,8 @@ import pytest
 import toy_models
 from signals import music_like, write
 
-from udfs import contract, predict
+from udfs import batches, contract, decoder, predict
+from udfs.batches import ScanOptions
 from udfs.decoder import Decoder, encode_path
 from udfs.stages import StageClock
 
@@ -45,18 +46,16 @@ def level(monkeypatch):
     """The predictor of `scored`, and a decoder that ends with the test."""
     level = Level()
     monkeypatch.setitem(predict._predictors, ("level", "cpu", "torch"), level)
-    monkeypatch.setattr(predict, "_decoder", None)
+    monkeypatch.setattr(decoder, "_kept", None)
     yield level
-    if predict._decoder is not None:
-        predict._decoder.close()
+    if decoder._kept is not None:
+        decoder._kept.close()
 
 
 def scored(spans, batch_segments=64, **options):
     """The rows of segments and reports, without their times."""
     model = contract.ShippedModel("level", "1", "level", "", toy_models.LEVEL)
-    batches = predict.score_spans(
-        spans, [model], predict.ScanOptions(batch_segments, **options), "cpu", lambda model: Path()
-    )
+    batches = predict.score_spans(spans, [model], ScanOptions(batch_segments, **options), "cpu", lambda model: Path())
     return [row for batch in batches for row in batch.drop_columns("stages_s").to_pylist()]
 
 
@@ -77,14 +76,12 @@ def test_one_pass_decodes_each_span_once(tmp_path, monkeypatch):
             asked.append(args[4])
             return super().decode(*args, **kwargs)
 
-    monkeypatch.setattr(predict, "_decoder", Counting(120.0))
+    monkeypatch.setattr(decoder, "_kept", Counting(120.0))
     open_batches: dict = {}
     for span in spans_of(path, 0.0, 6.0, float("inf"), models=("level/1", "frames/1")):
-        report = predict._produce_span(
-            span, models, predict.ScanOptions(), open_batches, lambda item: None, StageClock()
-        )
+        report = batches._produce_span(span, models, ScanOptions(), open_batches, lambda item: None, StageClock())
         assert report["error_code"] is None
-    predict._decoder.close()
+    decoder._kept.close()
     assert asked == [[16_000, 48_000]] * 2  # both rates from one decode
 
 

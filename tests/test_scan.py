@@ -18,7 +18,7 @@ from pyspark.sql import functions as F
 from pyspark.sql.types import LongType, StructField, StructType
 from signals import music_like, write
 
-from jobs import commits, plan, review, scan, tables
+from jobs import commits, plan, planner, review, scan, tables
 from jobs.analyses import analysis
 from jobs.launch import AuscultError
 from jobs.spot_check import register_defect_scores
@@ -191,7 +191,7 @@ def test_rerun_decodes_nothing_and_changes_nothing(scanned, spark, monkeypatch):
     def forbidden(*_):
         raise AssertionError("a rerun opened a title")
 
-    monkeypatch.setattr(scan.Scan, "probe", lambda self, titles: {} if not titles else forbidden())
+    monkeypatch.setattr(planner.Planner, "probe", lambda self, titles: {} if not titles else forbidden())
     assert run(scanned) == 0
     assert segment_rows(spark, scanned) == before
     assert sorted(map(str, table(spark, scanned, "tracks").collect())) == tracks

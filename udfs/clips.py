@@ -23,7 +23,7 @@ from pyspark.sql.types import (
     StructType,
 )
 
-from udfs.decoder import Decoder, encode_path
+from udfs.decoder import Decoder, encode_path, worker_decoder
 from udfs.decoding import DecodeReport
 from udfs.encode import AudioTrack, write_media
 from udfs.media import MediaError, TrackInfo
@@ -81,8 +81,6 @@ CLIPS = StructType(
     ]
 )
 _ARROW_CLIPS = to_arrow_schema(CLIPS, timezone="UTC")
-
-_decoder: Decoder | None = None  # one per Python worker, kept from task to task
 
 
 @dataclass(frozen=True)
@@ -382,11 +380,8 @@ def clip_udf(timeout_s: float) -> Callable[[Iterator[pa.RecordBatch]], Iterator[
     """
 
     def cut(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        global _decoder
-        if _decoder is None or _decoder.timeout_s != timeout_s:
-            _decoder = Decoder(timeout_s)
         # Orders are paths and numbers; of the answers one at a time is held.
-        for row in answers([order for batch in batches for order in batch.to_pylist()], _decoder):
+        for row in answers([order for batch in batches for order in batch.to_pylist()], worker_decoder(timeout_s)):
             yield pa.RecordBatch.from_pylist([row], schema=_ARROW_CLIPS)
 
     return cut

@@ -212,6 +212,19 @@ class Decoder:
         return MediaError("crashed", f"the decoder died on this file ({cause}); check the file by hand")
 
 
+_kept: Decoder | None = None
+
+
+def worker_decoder(timeout_s: float) -> Decoder:
+    """The Python worker's decoder, kept from task to task."""
+    global _kept
+    if _kept is None or _kept.timeout_s != timeout_s:
+        if _kept is not None:
+            _kept.close()
+        _kept = Decoder(timeout_s)
+    return _kept
+
+
 def _serve(memory: int, freed: int) -> None:
     # Die with the Python worker, whatever kills it.
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)

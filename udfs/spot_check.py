@@ -8,10 +8,11 @@ import numpy as np
 import pandas as pd
 from pyspark.sql.types import ArrayType, FloatType, MapType, StringType, StructField, StructType
 
+from udfs.batches import ScanOptions
 from udfs.contract import ModelContract, ShippedModel
-from udfs.decoder import encode_path
+from udfs.decoder import encode_path, worker_decoder
 from udfs.media import MediaError
-from udfs.predict import ScanOptions, model_folder, score_spans, task_device, worker_decoder
+from udfs.predict import model_folder, score_spans, task_device
 from udfs.remote import path_of, redacted
 from udfs.schemas import SEGMENTS
 
@@ -102,7 +103,7 @@ def _span(number: int, row: tuple[Any, ...], model: ShippedModel, options: ScanO
     if not 0 <= start_s < end_s:
         raise ValueError(f"expected 0 <= start_s < end_s, found {start_s:g} and {end_s:g}")
     path = _path(uri)
-    tracks = worker_decoder(options).probe(path)
+    tracks = worker_decoder(options.decode_timeout_s).probe(path)
     info = next((found for found in tracks if found.track == int(track)), None)
     if info is None:
         raise ValueError(f"{uri}: there is no audio track {int(track)}; it has {len(tracks)}")

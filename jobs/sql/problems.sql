@@ -2,14 +2,15 @@
 --
 -- Reads:   {tracks}      the table tracks, with is_waiting where the next scan scores the track again anyway
 --          {channels}    one row per title x content x track x channel x model version (key: name/version): rows,
---                        segments (different starts), first_s, last_s (starts), step_s (smallest between starts), length_s
+--                        segments (different starts), first_s, second_s, last_s (starts), length_s, step_s (smallest
+--                        between starts but the last two)
 --          {detections}  the table detections
 -- Grain:   one row per kind x title x track x model version, some of them more than once; rows: surplus or missing, count
 -- Decoder: {decoder}, the key of what the decoder found: it has rows where it found something
 -- Gaps:    a version's hop is the smallest step between its segments anywhere; where no segment of it is left, a segment
---          is taken to last {longest_segment_s} s. Segments lie on the title's grid, so a whole track loses less than a
---          hop at either end, and {shortfall_s} s count as padding. Of a partial track nothing can be expected but
---          that something is there.
+--          is taken to last {longest_segment_s} s. Segments lie on the title's grid, but for a track's last, which ends
+--          where the track does. Before there were such ones, a whole track lost less than a hop at its end, and
+--          {shortfall_s} s count as padding. Of a partial track nothing can be expected but that something is there.
 -- Runs in: Spark SQL
 
 WITH duplicates AS (
@@ -38,7 +39,7 @@ stored AS (  -- one row per content of a track and model version; a downmix has 
     SELECT
         title_id, content_hash, track, key,
         SUM(segments) AS segments, COUNT(*) AS channels, MIN(channel) < 0 AS is_downmix,
-        MIN(first_s) AS first_s, MAX(last_s) AS last_s
+        MIN(first_s) AS first_s, MIN(second_s) AS second_s, MAX(last_s) AS last_s
     FROM {channels} AS channels
     GROUP BY title_id, content_hash, track, key
 ),
@@ -54,7 +55,7 @@ expected AS (
     SELECT
         claimed.title_id, claimed.track, claimed.key, claimed.decoded_s,
         claimed.status = 'ok' AS is_whole,
-        stored.segments, stored.channels, stored.first_s, stored.last_s,
+        stored.segments, stored.channels, stored.first_s, stored.second_s, stored.last_s,
         CASE WHEN stored.is_downmix THEN 1 ELSE GREATEST(claimed.channels, stored.channels) END AS wanted_channels,
         COALESCE(versions.length_s, {longest_segment_s}D) AS length_s,
         COALESCE(versions.hop_s, versions.length_s, {longest_segment_s}D) AS hop_s
@@ -68,7 +69,8 @@ expected AS (
 compared AS (  -- each: segments that every channel should have; bare_s: decoded before its first and after its last one
     SELECT
         *,
-        ROUND((last_s - first_s) / hop_s) + 1 AS each,
+        -- From the second on: the first of a model with margins reaches further back than its start says.
+        1 + COALESCE(ROUND((second_s - first_s) / hop_s) + CEIL(ROUND((last_s - second_s) / hop_s, 3)), 0) AS each,
         decoded_s - (last_s + length_s - first_s) AS bare_s
     FROM expected
 ),

@@ -1,0 +1,130 @@
+"""Plans portions of a catalogue: what is known of its titles, which are to be opened, and what the files say."""
+
+import json
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from pyspark.sql import SparkSession
+
+from jobs import tables
+from jobs.catalogue import Title
+from jobs.launch import log
+from jobs.plan import OUTAGES, EqualTracks, KnownTrack, TitlePlan, is_unchanged, plan_title
+from jobs.scan_report import Tally
+from jobs.settings import ScanSettings
+from jobs.storage import Storage
+from udfs.media import TrackInfo
+from udfs.probing import probe_udf
+from udfs.schemas import PROBED
+
+
+@dataclass
+class Planner:
+    """Plans for one scan, portion by portion.
+
+    Args:
+        spark: the session, on whose executors titles are opened.
+        storage: the warehouse.
+        settings: of the scan.
+        keys: the models, NAME/VERSION.
+        beside: what is scored wherever a track is decoded, and is no reason to decode it.
+        tally: receives what needs no work.
+        equal: receives the tracks whose scores others may take.
+        describe: says what the next jobs of the session are.
+    """
+
+    spark: SparkSession
+    storage: Storage
+    settings: ScanSettings
+    keys: tuple[str, ...]
+    beside: tuple[str, ...]
+    tally: Tally
+    equal: EqualTracks
+    describe: Callable[[str], None]
+
+    def known_tracks(self) -> dict[str, list[KnownTrack]]:
+        """What the table `tracks` holds, by title."""
+        known: dict[str, list[KnownTrack]] = defaultdict(list)
+        if not self.storage.exists("tracks/_delta_log"):
+            return known
+        rows = tables.read(self.spark, self.storage, "tracks").selectExpr(
+            "title_id", "track", "uri", "content_hash", "status", "error_code", "size_bytes",
+            "unix_micros(modified_at) AS modified_us", "coalesce(duration_s, 0D) AS duration_s", "decoded_s", "error", "scored_with",
+        )  # fmt: skip
+        for row in rows.collect():
+            entry = KnownTrack(**{**row.asDict(), "scored_with": frozenset(row.scored_with or ())})
+            known[entry.title_id].append(entry)
+            if entry.status == "ok" and entry.track is not None:
+                self.equal.add(vars(entry))
+        return known
+
+    def plan(self, titles: list[Title], known: dict[str, list[KnownTrack]]) -> list[TitlePlan]:
+        """Plan a portion of the catalogue: open what is new or changed, leave the rest."""
+        changed = []
+        for title in titles:
+            rows = known.get(title.title_id, [])
+            if not is_unchanged(title, rows, self.keys):
+                changed.append(title)
+                continue
+            self.tally.audio_skipped_h += sum(row.duration_s for row in rows) / 3600
+            if all(row.status == "rejected" for row in rows):
+                self.tally.rejected[rows[0].error_code] += 1
+            else:
+                self.tally.skipped.add(title.title_id)
+        plans = []
+        found = self.probe(changed)
+        unreachable = []
+        for title in changed:
+            answer = found[title.title_id]
+            if isinstance(answer, tuple) and answer[0] in OUTAGES and title.title_id in known:
+                unreachable.append((title.title_id, *answer))
+                self.tally.rejected[answer[0]] += 1
+                continue
+            plan = plan_title(
+                title,
+                answer,
+                known.get(title.title_id, []),
+                self.keys,
+                self.settings.span_s,
+                self.settings.from_start_span_s,
+                self.beside,
+            )
+            self.tally.audio_skipped_h += sum(track.duration_s for track in plan.done) / 3600
+            if plan.tracks or plan.gone:
+                plans.append(plan)
+            else:
+                self.tally.skipped.add(title.title_id)
+        if unreachable:
+            log.warning(
+                "%d titles could not be had, what is known of them stays, and the next scan asks again; the first is %r: %s: %s",
+                len(unreachable),
+                *unreachable[0],
+            )
+        return plans
+
+    def probe(self, titles: list[Title]) -> dict[str, Any]:
+        """Open titles on the executors: their audio tracks, or (error code, message)."""
+        found: dict[str, Any] = {title.title_id: title.refused for title in titles if title.path is None}
+        local = [title for title in titles if title.path is not None]
+        if not local:
+            return found
+        self.describe(f"open {len(local)} titles")
+        local.sort(key=lambda title: -(title.size_bytes or 0))
+        cores = self.spark.sparkContext.defaultParallelism
+        tasks = min(len(local), cores * self.settings.tasks_per_core)
+        rows = [(title.title_id, title.path, number % tasks) for number, title in enumerate(local)]
+        frame = self.spark.createDataFrame(rows, "title_id string, path string, task int")
+        probed = (
+            frame.repartitionById(tasks, "task")
+            .drop("task")
+            .mapInArrow(probe_udf(self.settings.decode_timeout_s), PROBED)
+        )
+        for row in probed.collect():
+            answer = json.loads(row.found)
+            if "tracks" in answer:
+                found[row.title_id] = [TrackInfo(**track) for track in answer["tracks"]]
+            else:
+                found[row.title_id] = (answer["code"], answer["message"])
+        return found
