@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from jobs.catalogue import Title
 from udfs.decoder import ACCIDENTS
-from udfs.media import TrackInfo
+from udfs.media import TrackInfo, is_cut_short
 from udfs.schemas import TRACKS
 
 INCOMPLETE = "incomplete"  # `jobs/maintain.py --mend` found segments missing
@@ -126,7 +126,8 @@ class _Scored(NamedTuple):
 class EqualTracks:
     """Finds tracks of which another title's file is a copy: the same packets at the same place of a file of one size.
 
-    The packets alone do not do: another container may begin at another time, and what counts is the title's.
+    The packets alone do not do: another container may begin at another time, and what counts is the title's. Where a header
+    announces more than there is, that is a finding of the file's own: it is scored by itself.
     """
 
     def __init__(self) -> None:
@@ -151,7 +152,11 @@ class EqualTracks:
             for track in plan.tracks:
                 track.equal = None
                 row = track.row
-                if not track.spans or row["size_bytes"] is None:
+                if (
+                    not track.spans
+                    or row["size_bytes"] is None
+                    or is_cut_short(row.get("declared_s"), row["duration_s"])
+                ):
                     continue
                 known = self._scored.get(_file_key(row))
                 if known is not None and known.title_id != row["title_id"] and known.models >= set(track.models):

@@ -19,7 +19,7 @@ from pyspark.sql.types import (
 from jobs.literals import literal_frame
 from jobs.storage import Storage
 from jobs.tables import quoted, read
-from udfs.media import SHORTFALL_S, shortfall_s
+from udfs.media import SHORTFALL_S, is_cut_short
 from udfs.schemas import TRACKS
 
 
@@ -33,7 +33,7 @@ def outcome(track: dict[str, Any], mine: list[dict[str, Any]], scan_id: str) -> 
     declared_s, duration_s = row.pop("declared_s", None), row["duration_s"]
     if failed is not None:
         row["error_code"], row["error"] = failed["error_code"], failed["error"]
-    elif declared_s is not None and declared_s > duration_s + shortfall_s(declared_s):
+    elif is_cut_short(declared_s, duration_s):
         row["error_code"] = "truncated"
         row["error"] = f"the header announces {declared_s:.1f} s, the file holds {duration_s:.1f} s; deliver it again"
     elif row["decoded_s"] < duration_s - max(SHORTFALL_S, 0.01 * duration_s):

@@ -51,7 +51,7 @@ def scanned(place, spark):
 
 
 def test_every_hostile_file_ends_as_the_right_row(scanned):
-    cases, rows = scanned
+    cases, rows = scanned[0], dict(scanned[1])
     assert len(cases) >= 200
     wrong = []
     for case in cases:
@@ -78,7 +78,7 @@ def test_no_hostile_file_crashed_or_hung_the_decoder(scanned):
 
 
 def test_segments_are_of_what_was_decoded(scanned, place, spark):
-    segments = spark.read.format("delta").load(str(place / "warehouse" / "segments"))
+    segments = spark.read.format("delta").load(str(place / "warehouse" / "segments")).where("model = 'level'")
     places = segments.select("title_id", "track", "channel", "start_s").collect()
     assert len(places) == len(set(places))
     heard = defaultdict(set)
@@ -90,7 +90,22 @@ def test_segments_are_of_what_was_decoded(scanned, place, spark):
             if row.status == "rejected":
                 assert not starts, row.title_id
             elif row.status == "ok":
-                assert len(starts) == int(row.decoded_s + 0.01), row.title_id
+                # A whole segment a second, and one more that ends with the track where a tenth of a second is left.
+                whole = int(row.decoded_s + 0.01)
+                assert len(starts) - whole in {row.decoded_s - whole > 0.1 + slack for slack in (-0.01, 0.01)}, (
+                    row.title_id
+                )
+
+
+def test_what_a_header_announces_is_said_of_its_own_file(scanned, place, spark):
+    """Files with the packets of one whose header lies take its scores, and not what was said of the header."""
+    found = spark.read.format("delta").load(str(place / "warehouse" / "detections"))
+    said = {(row.title_id, row.track) for row in found.where("defect = 'missing_audio'").collect()}
+    rows = [row for rows in scanned[1].values() for row in rows]
+    lying = {(row.title_id, row.track) for row in rows if row.error_code == "truncated"}
+    assert len(lying) >= 3
+    assert lying <= said
+    assert not said & {(row.title_id, row.track) for row in rows if row.status == "ok"}
 
 
 def test_playlists_ask_no_server(place, spark, tmp_path):

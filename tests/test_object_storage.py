@@ -243,7 +243,7 @@ def test_titles_in_a_bucket_scan_as_local_ones_do(place, s3, spark, workers, tmp
             found[at].append(comparable({**row.asDict(), "title_id": title_id}))
         assert found["here"]
         assert sorted(found["here"]) == sorted(found["there"])
-    assert table(spark, warehouse, "segments").count() == 9 * 2 * 5
+    assert table(spark, warehouse, "segments").count() == 9 * 2 * 6
     uris = {row.title_id: row.uri for row in table(spark, warehouse, "tracks").collect()}
     assert all(uris[line["title_id"]] == line["uri"] for line in lines if line["uri"].startswith("s3:"))
 

@@ -191,6 +191,11 @@ def shortfall_s(announced_s: float) -> float:
     return max(min(SHORTFALL_S, 0.25 + 0.5 * announced_s), 0.01 * announced_s)
 
 
+def is_cut_short(declared_s: float | None, duration_s: float) -> bool:
+    """Whether a header announces more than the packets hold."""
+    return declared_s is not None and declared_s > duration_s + shortfall_s(declared_s)
+
+
 def probe(path: str) -> list[TrackInfo]:
     """Describe every audio track of a file, from its packets: nothing is decoded.
 
