@@ -184,10 +184,10 @@ def _hit(sample_rate: int, rng: np.random.Generator) -> np.ndarray:
 def driven(waveform: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """A waveform (samples,) through an amplifier with a soft knee, as guitars are played, and a loudspeaker's band."""
     peak = max(float(np.abs(waveform).max(initial=0.0)), 1e-6)
-    drive = rng.uniform(1.5, 8.0)
+    drive = np.exp(rng.uniform(np.log(1.5), np.log(20.0)))
     bias = rng.uniform(0.0, 0.3)  # valves bend one side more
     heard = np.tanh(drive * waveform / peak + bias) - np.tanh(bias)
-    heard = signal.sosfilt(signal.butter(1, rng.uniform(0.1, 0.35), output="sos"), heard)
+    heard = signal.sosfilt(signal.butter(int(rng.integers(1, 3)), rng.uniform(0.1, 0.35), output="sos"), heard)
     return (heard * (peak / max(float(np.abs(heard).max()), 1e-6))).astype(np.float32)
 
 

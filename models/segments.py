@@ -16,9 +16,9 @@ from models.intervals import MEAN_EXTRA_S, MIN_INTERVAL_S
 
 TRIES = 20
 GIVEN_UP = 500  # groups, of which sound of any kind takes one or two
-MIXED_SHARE = 0.2  # of the segments: two recordings at once
-DRIVEN_SHARE = 0.15  # of those: the second through a guitar's amplifier
-INTENDED_SHARE = 0.12  # with a sound that resembles a defect and is meant (`models.intended`)
+DRIVEN_SHARE = 0.08  # of the segments: through a guitar's amplifier
+MIXED_SHARE = 0.2  # two recordings at once, so that of these the first, the second or both are driven
+INTENDED_SHARE = 0.2  # with a sound that resembles a defect and is meant (`models.intended`)
 ALONE_SHARE = 0.25  # of those: with nothing beside it, as effects of games are stored
 QUIET_SHARE = 0.15  # of hum and hiss: amplitude on a logarithmic scale
 OVERTONE_SHARE = 0.15  # of hum: with the overtones of mains hum
@@ -136,6 +136,8 @@ class SegmentSource:
         rate = self.sample_rate_hz
         if rng.random() < SILENT_SHARE:
             return rng.integers(-1, 2, len(context)).astype(np.float32) * np.float32(rng.integers(0, 3) / 32768)
+        if rng.random() < DRIVEN_SHARE:
+            context = driven(context, rng)
         if rng.random() < MIXED_SHARE:  # a voice over music, as films have it
             other = self._channel(rng)
             at = int(rng.integers(0, max(1, len(other) - len(context))))

@@ -16,7 +16,7 @@ from scipy.signal import butter, lfilter, sosfilt
 
 from jobs import scan, tune
 from jobs.demo import list_clean
-from models.defects import LABEL_OF
+from models.defects import LABEL_OF, OF_TASK
 from models.intervals import plant
 from udfs.decoder import Decoder, encode_path
 from udfs.decoding import DecodeReport
@@ -147,7 +147,7 @@ def build() -> None:
     speech = ["|".join(paths["speech"][begin : begin + 16]) for begin in range(0, len(paths["speech"]), 16)]
     rng = np.random.default_rng(SEED)
     (HOME / "titles").mkdir(exist_ok=True)
-    defects, orders, labels = list(LABEL_OF), [], []
+    defects, orders, labels = list(OF_TASK["artifacts"]), [], []
     for number in range(TITLES):
         is_music = rng.random() < 0.7
         source = str(rng.choice(paths["music"] if is_music else speech))
