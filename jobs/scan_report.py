@@ -45,8 +45,8 @@ class Tally:
         """What an operator of short titles should know of the operating points; None where there is nothing."""
         if not self.too_short:
             return None
-        counts = ", ".join(f"{defect} in {count}" for defect, count in sorted(self.too_short.items()))
-        return f"{counts} tracks: they are shorter than its min_detected_s, so that it is never detected there (operating_points)"
+        counts = ", ".join(f"{defect} {count}" for defect, count in sorted(self.too_short.items()))
+        return f"{counts} tracks last less than the defect's min_detected_s: nothing can be detected (operating_points)"
 
     def figures(self, wall_s: float, stages_s: dict[str, float]) -> dict[str, Any]:
         """What the scan's row in `scans` says at its end."""
@@ -89,7 +89,7 @@ def print_result(
     if (line := _where_time_went(figures["stages_s"])) is not None:
         print(line)
     if tally.short_tracks is not None:
-        print(f"too short for {tally.short_tracks}")
+        print(f"too short: {tally.short_tracks}")
     _print_detections(spark, storage, scan_id, has_many=has_many)
     print(f"\ntables: {storage.root}/{{{','.join(tables.TABLES)}}}")
 
