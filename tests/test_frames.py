@@ -1,6 +1,7 @@
 """Models with several frames a segment: events to the frame, whatever segment they lie in."""
 
 import itertools
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from udfs import batches, contract, decoder, predict
 from udfs.batches import ScanOptions
 from udfs.contract import ContractError, ModelContract
 from udfs.decoder import encode_path
+from udfs.decoding import Block
+from udfs.spans import SegmentCutter
 
 RATE = 48_000
 SEGMENT, MARGIN, FRAME = 16_384, 2_048, 128
@@ -94,8 +97,10 @@ def test_the_last_sample_counts(rows_of, samples):
 
 def test_a_track_that_ends_at_full_level_ends_without_a_step():
     sound = 0.9 * np.cos(np.arange(5_000) * 0.05)
-    padded = batches._mirrored(sound[None], SEGMENT)
-    assert padded.shape == (1, SEGMENT)
+    cutter = SegmentCutter.for_span(SEGMENT, CONTRACT.hop_samples, RATE, 0.0, math.inf)
+    assert list(cutter.push(Block(0, RATE, sound[None], ("FC",)))) == []
+    [(_, padded, _, length)] = batches._last_segment(cutter, CONTRACT)
+    assert (padded.shape, length) == ((1, SEGMENT), 5_000)
     np.testing.assert_array_equal(padded[0, :5_000], sound)
     assert np.abs(np.diff(padded[0])).max() <= np.abs(np.diff(sound)).max()
 

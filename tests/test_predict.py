@@ -34,9 +34,11 @@ class Level:
 
     def __init__(self):
         self.seen = []
+        self.calls = []  # how many each time
 
     def predict(self, waveforms):
         self.seen.extend(waveforms.copy())
+        self.calls.append(len(waveforms))
         loud = np.abs(waveforms).mean(axis=1, dtype=np.float64)
         return np.stack([1 - loud, loud], axis=1)
 
@@ -101,6 +103,7 @@ def test_equal_channels_and_silence_are_scored_once(tmp_path, level, batch_segme
     waveforms = len(level.seen)
     once = scored(spans, batch_segments)
     fewer = len(level.seen) - waveforms
+    assert max(level.calls) <= batch_segments
     assert sorted(map(str, once)) == sorted(map(str, every))
     assert len(every) == 6 * 8 + 2
     assert waveforms == 6 * 8

@@ -9,6 +9,15 @@ from udfs.decoding import Block
 from udfs.spans import SegmentCutter
 
 
+def blocks_of(title, rate, cuts, position=0):
+    """A title (1, time) from `position` on, in blocks of the sizes `cuts`, over and over."""
+    for size in itertools.cycle(cuts):
+        if position >= title.shape[1]:
+            return
+        yield Block(position, rate, title[:, position : position + size], ("FC",))
+        position += size
+
+
 @settings(max_examples=200, deadline=None)
 @given(
     length=st.integers(1, 40),
@@ -25,15 +34,11 @@ def test_segments_do_not_depend_on_blocks_or_spans(length, hop, total, cuts, edg
     borders = [0, *sorted(edges), math.inf]
     for start_s, stop_s in itertools.pairwise(borders):
         cutter = SegmentCutter.for_span(length, hop, rate, start_s, stop_s)
-        position, turn = max(0, start_s * rate - 5), 0  # decoding begins a little early
-        while position < total:
-            size = cuts[turn % len(cuts)]
-            block = Block(position, rate, title[:, position : position + size], ("FC",))
+        for block in blocks_of(title, rate, cuts, max(0, start_s * rate - 5)):  # decoding begins a little early
             for number, samples, _ in cutter.push(block):
                 assert number not in found
                 found[number] = samples[0, 0]
                 np.testing.assert_array_equal(samples[0], title[0, number * hop : number * hop + length])
-            position, turn = position + size, turn + 1
     assert found == expected
 
 
@@ -57,16 +62,12 @@ def test_a_segment_over_a_gap_is_not_cut():
 def test_no_sample_at_the_end_is_left_out(length, hop, total, cuts, least):
     title = np.arange(1.0, total + 1, dtype=np.float32)[None]
     cutter = SegmentCutter.for_span(length, hop, 10, 0, math.inf)
-    position, turn, ends = 0, 0, [0]
-    while position < total:
-        size = cuts[turn % len(cuts)]
-        block = Block(position, 10, title[:, position : position + size], ("FC",))
+    ends = [0]
+    for block in blocks_of(title, 10, cuts):
         ends += [number * hop + length for number, _, _ in cutter.push(block)]
-        position, turn = position + size, turn + 1
     tail = cutter.tail(least)
-    begun = (
-        ends[-1] if len(ends) == 1 or hop <= length else (len(ends) - 1) * hop
-    )  # with gaps between: the next one's begin
+    # With gaps between segments the next one's begin counts.
+    begun = ends[-1] if len(ends) == 1 or hop <= length else (len(ends) - 1) * hop
     assert (tail is not None) == (total - begun >= least)
     if tail is not None:
         first, samples, names, own = tail

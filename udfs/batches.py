@@ -20,7 +20,7 @@ from udfs.media import MediaError
 from udfs.spans import TAIL_S, SegmentCutter
 from udfs.stages import StageClock
 
-MOST_ROWS = 4096  # of a batch, most of whose rows share samples
+ROWS_PER_BATCH = 4096  # most of a model's batch, whose rows may share samples, and of what a task gives back
 LATENCY_S = 0.25  # decoded beyond a span's last segment, so that the resampler's filter has what it needs
 DOWNMIX_CHANNEL = -1
 SILENCE = -1
@@ -241,7 +241,7 @@ def _place(
             batch.places.append(place)
             batch.rows.append((span["title_id"], span["content_hash"], span["track"], channel, name, position, length))
         batch = open_batches[number]
-        if batch.filled == options.batch_segments or len(batch.rows) >= MOST_ROWS:
+        if batch.filled == options.batch_segments or len(batch.rows) >= ROWS_PER_BATCH:
             put(open_batches.pop(number))
 
 

@@ -17,12 +17,11 @@ import pyarrow as pa
 from pyspark import SparkFiles, TaskContext
 from pyspark.sql.pandas.types import to_arrow_schema
 
-from udfs.batches import SILENCE, Batch, ScanOptions, produce
+from udfs.batches import ROWS_PER_BATCH, SILENCE, Batch, ScanOptions, produce
 from udfs.contract import ModelContract, Predictor, ShippedModel, digest_of, front_end_s, load_predictor, predict
 from udfs.schemas import SCORED
 from udfs.stages import StageClock
 
-ROWS_PER_BATCH = 4096
 QUEUE_BATCHES = 2  # filled ahead of the model; bounds a worker's memory whatever the title's length
 
 _ARROW_SCORED = to_arrow_schema(SCORED, timezone="UTC")

@@ -94,11 +94,11 @@ class SegmentCutter:
         if rest is None:
             return None
         position, samples, names = rest
-        overlaps = self._last is not None and self.hop <= self.length
-        if samples.shape[1] - (self.length - self.hop if overlaps else 0) < least:
+        last = self._last if self.hop <= self.length else None
+        if samples.shape[1] - (0 if last is None else self.length - self.hop) < least:
             return None
-        if self._last is not None and overlaps:
-            ahead = self._last[:, samples.shape[1] - self.length + self.hop : self.hop]
+        if last is not None:
+            ahead = last[:, samples.shape[1] - self.length + self.hop : self.hop]
             return position - ahead.shape[1], np.concatenate([ahead, samples], axis=1), names, self.length
         mirrored = np.concatenate([samples, samples[:, ::-1]], axis=1)[:, : self.length]
         return position, np.pad(mirrored, ((0, 0), (0, self.length - mirrored.shape[1]))), names, samples.shape[1]
