@@ -1,10 +1,12 @@
 """Test signals and files."""
 
+import itertools
 from pathlib import Path
 
 import numpy as np
 from scipy import signal
 
+from udfs.decoder import encode_path
 from udfs.encode import AudioTrack, write_media
 
 
@@ -33,3 +35,14 @@ def write(path: Path, waveform, rate_hz=48_000, layout=None, **options):
     layout = layout or {1: "mono", 2: "stereo", 6: "5.1"}[waveform.shape[0]]
     write_media(path, [AudioTrack(waveform.astype(np.float32), rate_hz, layout)], **options)
     return path
+
+
+def spans_of(path, *edges, models=("level/1",), title_id="t"):
+    """A file's spans between `edges`, seconds, as a task of a scan gets them."""
+    return [
+        {
+            "title_id": title_id, "content_hash": "h", "track": 0, "path": encode_path(path), "start_s": start,
+            "end_s": stop, "can_seek": True, "is_timed": True, "models": list(models),
+        }
+        for start, stop in itertools.pairwise(edges)
+    ]  # fmt: skip

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import toy_models
-from signals import music_like, write
+from signals import music_like, spans_of, write
 
 from jobs import commits, detect, maintain, scan, scan_report, tables, track_rows
 from jobs import lease as leases
@@ -24,7 +24,6 @@ from jobs.lease import LEASE, Lease
 from jobs.storage import Storage
 from udfs import contract, decoder, predict
 from udfs.batches import ScanOptions
-from udfs.decoder import encode_path
 
 pytestmark = pytest.mark.chaos
 
@@ -141,12 +140,7 @@ def test_a_decoder_that_dies_or_hangs_costs_its_title_alone(tmp_path, monkeypatc
     spans = []
     for name in names:
         path = write(tmp_path / f"{name}.wav", music)
-        spans.append(
-            {
-                "title_id": name, "content_hash": "h", "track": 0, "path": encode_path(path), "start_s": 0.0,
-                "end_s": float("inf"), "can_seek": True, "is_timed": True, "models": ["level/1"],
-            }
-        )  # fmt: skip
+        spans += spans_of(path, 0.0, float("inf"), title_id=name)
 
     class Level:
         metadata = None

@@ -7,12 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from signals import write
+from signals import spans_of, write
 
 from udfs import batches, contract, decoder, predict
 from udfs.batches import ScanOptions
 from udfs.contract import ContractError, ModelContract
-from udfs.decoder import encode_path
 from udfs.decoding import Block
 from udfs.spans import SegmentCutter
 
@@ -39,13 +38,7 @@ def rows_of(tmp_path, monkeypatch):
 
     def rows(waveform):
         path = write(tmp_path / "t.wav", waveform[None].astype(np.float32))
-        spans = [
-            {
-                "title_id": "t", "content_hash": "h", "track": 0, "path": encode_path(path), "start_s": start,
-                "end_s": stop, "can_seek": True, "is_timed": True, "models": ["peak/1"],
-            }
-            for start, stop in ((0.0, 1.0), (1.0, float("inf")))
-        ]  # fmt: skip
+        spans = spans_of(path, 0.0, 1.0, float("inf"), models=["peak/1"])
         model = contract.ShippedModel("peak", "1", "peak", "", CONTRACT)
         batches = predict.score_spans(spans, [model], ScanOptions(5), "cpu", lambda model: Path())
         found = [row for batch in batches for row in batch.to_pylist() if not row["is_report"]]

@@ -1,30 +1,18 @@
 """What a task of the scan does with its spans, without Spark: one decode, no work twice, nothing left out."""
 
-import itertools
 from pathlib import Path
 
 import numpy as np
 import pytest
 import toy_models
-from signals import music_like, write
+from signals import music_like, spans_of, write
 
 from udfs import batches, contract, decoder, predict
 from udfs.batches import ScanOptions
-from udfs.decoder import Decoder, encode_path
+from udfs.decoder import Decoder
 from udfs.stages import StageClock
 
 SECOND = 48_000
-
-
-def spans_of(path, *edges, models=("level/1",)):
-    """A file's spans between `edges`, seconds."""
-    return [
-        {
-            "title_id": "t", "content_hash": "h", "track": 0, "path": encode_path(path), "start_s": start, "end_s": stop,
-            "can_seek": True, "is_timed": True, "models": list(models),
-        }
-        for start, stop in itertools.pairwise(edges)
-    ]  # fmt: skip
 
 
 class Level:
