@@ -127,7 +127,7 @@ class EqualTracks:
     """Finds tracks of which another title's file is a copy: the same packets at the same place of a file of one size.
 
     The packets alone do not do: another container may begin at another time, and what counts is the title's. Where a header
-    announces more than there is, that is a finding of the file's own: it is scored by itself.
+    announces more than there is, that is a finding, and a copy is what announces the same.
     """
 
     def __init__(self) -> None:
@@ -135,7 +135,7 @@ class EqualTracks:
 
     def add(self, row: Mapping[str, Any]) -> None:
         """Note a row of `tracks` that was scored from end to end without a complaint."""
-        if row["content_hash"] is None or row["size_bytes"] is None:
+        if row["content_hash"] is None or row["size_bytes"] is None or _announced_s(row) is not None:
             return
         models = frozenset(row["scored_with"])
         known = self._scored.get(_file_key(row))
@@ -152,25 +152,27 @@ class EqualTracks:
             for track in plan.tracks:
                 track.equal = None
                 row = track.row
-                if (
-                    not track.spans
-                    or row["size_bytes"] is None
-                    or is_cut_short(row.get("declared_s"), row["duration_s"])
-                ):
+                if not track.spans or row["size_bytes"] is None:
                     continue
-                known = self._scored.get(_file_key(row))
+                known = self._scored.get(_file_key(row)) if _announced_s(row) is None else None
                 if known is not None and known.title_id != row["title_id"] and known.models >= set(track.models):
                     track.equal = Equal(known.title_id, known.track, is_stored=True)
                     row |= known.outcome
                     continue
                 mine = Equal(row["title_id"], row["track"], is_stored=False)
-                source = here.setdefault((*_file_key(row), track.models), mine)
+                source = here.setdefault((*_file_key(row), _announced_s(row), track.models), mine)
                 if source != mine:
                     track.equal = source
 
 
 def _file_key(row: Mapping[str, Any]) -> tuple[Any, ...]:
     return row["content_hash"], row["track"], row["size_bytes"], row["duration_s"]
+
+
+def _announced_s(row: Mapping[str, Any]) -> float | None:
+    """What the header announces, where that is more than there is."""
+    announced_s = row.get("declared_s")
+    return announced_s if is_cut_short(announced_s, row["duration_s"]) else None
 
 
 def _outcome(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jobs.catalogue import Title
-from jobs.plan import KnownTrack, assign_tasks, chunks, cut_spans, is_unchanged, plan_title
+from jobs.plan import Equal, EqualTracks, KnownTrack, assign_tasks, chunks, cut_spans, is_unchanged, plan_title
 from udfs.media import TrackInfo
 
 TITLE = Title("t", "file:///t", "/t", 10, 1_700_000_000_123_456_789, {"language": "deu", "genre": "news"})
@@ -117,3 +117,35 @@ def test_chunks_keep_titles_whole_and_in_order():
     groups = list(chunks(plans, 500.0))
     assert [len(group) for group in groups] == [3, 3, 3, 1]
     assert [made for group in groups for made in group] == plans
+
+
+def of_title(title_id, declared_s=None):
+    return plan_title(
+        replace(TITLE, title_id=title_id), [replace(info(), declared_s=declared_s)], [], ("m/1",), 60, 300
+    )
+
+
+def test_copies_announce_the_same():
+    """Packets of 100 s each: a header that announces 200 s is no copy of one that tells the truth, and a copy of its like."""
+    announced_s = {"a": 200.0, "b": None, "c": 200.0, "d": 100.0, "e": 300.0, "f": None}
+    plans = [of_title(title_id, declared_s) for title_id, declared_s in announced_s.items()]
+    equal = EqualTracks()
+    equal.find(plans)
+    assert [made.tracks[0].equal for made in plans] == [
+        None, None, Equal("a", 0, is_stored=False), Equal("b", 0, is_stored=False), None, Equal("b", 0, is_stored=False),
+    ]  # fmt: skip
+
+
+def test_what_was_cut_short_takes_no_stored_outcome_and_gives_none():
+    lying, honest = of_title("a", 200.0), of_title("b")
+    equal = EqualTracks()
+    equal.add(lying.tracks[0].row | {"scored_with": ["m/1"]})
+    equal.find([honest])
+    assert honest.tracks[0].equal is None
+    equal.add(honest.tracks[0].row | {"scored_with": ["m/1"], "decoded_s": 100.0})
+    equal.find([lying])
+    assert lying.tracks[0].equal is None
+    again = of_title("c")
+    equal.find([again])
+    assert again.tracks[0].equal == Equal("b", 0, is_stored=True)
+    assert again.tracks[0].row["decoded_s"] == 100.0
