@@ -11,6 +11,7 @@ from pyspark.sql import SparkSession
 from jobs import tables
 from jobs.catalogue import Title
 from jobs.launch import log
+from jobs.operating_points import Points
 from jobs.plan import OUTAGES, EqualTracks, KnownTrack, TitlePlan, is_unchanged, plan_title
 from jobs.scan_report import Tally
 from jobs.settings import ScanSettings
@@ -30,7 +31,8 @@ class Planner:
         settings: of the scan.
         keys: the models, NAME/VERSION.
         beside: what is scored wherever a track is decoded, and is no reason to decode it.
-        tally: receives what needs no work.
+        points: the operating points.
+        tally: receives what needs no work, and what is too short for a point.
         equal: receives the tracks whose scores others may take.
         describe: says what the next jobs of the session are.
     """
@@ -40,6 +42,7 @@ class Planner:
     settings: ScanSettings
     keys: tuple[str, ...]
     beside: tuple[str, ...]
+    points: Points
     tally: Tally
     equal: EqualTracks
     describe: Callable[[str], None]
@@ -102,6 +105,7 @@ class Planner:
                 len(unreachable),
                 *unreachable[0],
             )
+        self._note_short(plans)
         return plans
 
     def probe(self, titles: list[Title]) -> dict[str, Any]:
@@ -128,3 +132,14 @@ class Planner:
             else:
                 found[row.title_id] = (answer["code"], answer["message"])
         return found
+
+    def _note_short(self, plans: list[TitlePlan]) -> None:
+        """Count the tracks in which a defect cannot be detected, for they are shorter than its operating point asks for."""
+        least_s: dict[str, float] = {}
+        for (_, _, defect), point in self.points.items():
+            least_s[defect] = min(point.min_detected_s, least_s.get(defect, point.min_detected_s))
+        for plan in plans:
+            for track in plan.tracks:
+                if track.info is not None and track.spans:
+                    length_s = track.info.duration_s
+                    self.tally.too_short.update(name for name, asked_s in least_s.items() if length_s < asked_s)

@@ -105,7 +105,9 @@ class Scan:
         self.tally = Tally()
         self.clock = StageClock()
         self.equal = EqualTracks()
-        self.planner = Planner(spark, storage, settings, self.keys, self.beside, self.tally, self.equal, self._describe)
+        self.planner = Planner(
+            spark, storage, settings, self.keys, self.beside, points, self.tally, self.equal, self._describe
+        )
         self.chunk = 0
         self.quarantined = 0
         self.started = time.monotonic()
@@ -114,7 +116,6 @@ class Scan:
         """Add plans to the tally without scoring them (a dry run)."""
         from jobs.plan import assign_tasks, chunks
 
-        self._note_short(plans)
         for chunk in chunks(plans, self._chunk_channel_s()):
             if self.settings.equal_titles_once:
                 self.equal.find(chunk)
@@ -138,24 +139,12 @@ class Scan:
         """Score and commit plans, chunk by chunk."""
         from jobs.plan import chunks
 
-        self._note_short(plans)
         for chunk in chunks(plans, self._chunk_channel_s()):
             self._score_chunk(chunk, progress)
 
     def figures(self) -> dict[str, Any]:
         """What the scan's row in `scans` says if it ends now."""
         return self.tally.figures(time.monotonic() - self.started, self.clock.seconds)
-
-    def _note_short(self, plans: list["TitlePlan"]) -> None:
-        """Count the tracks in which a defect cannot be detected, for they are shorter than its operating point asks for."""
-        least_s: dict[str, float] = {}
-        for (_, _, defect), point in self.points.items():
-            least_s[defect] = min(point.min_detected_s, least_s.get(defect, point.min_detected_s))
-        for plan in plans:
-            for track in plan.tracks:
-                if track.info is not None and track.spans:
-                    length_s = track.info.duration_s
-                    self.tally.too_short.update(name for name, asked_s in least_s.items() if length_s < asked_s)
 
     def _chunk_channel_s(self) -> float:
         return self.settings.chunk_channel_h_per_core * 3600 * self.cores
