@@ -6,12 +6,13 @@ import stat
 import struct
 import wave
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import av
 import numpy as np
+import ogg
 from signals import music_like, write
 
 from udfs.encode import AudioTrack, write_media
@@ -445,14 +446,12 @@ class Maker:
             bytes(data),
             **either(ok(), partial("time_jumps", "short_decode", "decode_errors", "truncated")),
         )
-        ogg = bytearray(self.good(".opus"))
-        pages = [at for at in range(len(ogg) - 4) if ogg[at : at + 4] == b"OggS"]
-        for at in pages[len(pages) // 2 :]:
-            ogg[at + 6 : at + 14] = struct.pack("<q", 5)  # granule position
+        pages = ogg.pages(self.good(".opus"))
+        half = len(pages) // 2
         self.add(
             "granules stand still.opus",
             "time stamps",
-            bytes(ogg),
+            ogg.joined(pages[:half] + [replace(page, granule=5) for page in pages[half:]]),
             **either(
                 ok(),
                 partial("time_jumps", "short_decode", "decode_errors", "truncated", least_s=0.5),

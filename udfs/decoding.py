@@ -14,7 +14,7 @@ import av.error
 import numpy as np
 from av.stream import Discard
 
-from udfs.media import MAX_CONSECUTIVE_ERRORS, MediaError, describe, open_media, origin_s
+from udfs.media import MAX_CONSECUTIVE_ERRORS, VORBIS_JITTER_S, MediaError, describe, open_media, origin_s
 
 PRE_ROLL_S = 0.5  # lets MP3's bit reservoir, Opus' state and the resampler's filter settle before the span
 JITTER_S = 0.008  # time stamps closer than this to where the sample count says are rounding, not jumps
@@ -169,6 +169,7 @@ def _decode_from(
         stream.codec_context.thread_type = "NONE"  # one core is one task's share, and threads reorder errors
         origin = origin_s(container)
         zero_s = _fraction(origin)
+        jitter_s = VORBIS_JITTER_S if stream.codec_context.name == "vorbis" else JITTER_S
         if seek_s is not None:
             try:
                 container.seek(math.floor((seek_s + origin) / (stream.time_base or 1)), stream=stream, backward=True)
@@ -194,11 +195,10 @@ def _decode_from(
                 position = stamped if stamped is not None else 0
             drift = stamped - position if stamped is not None else 0
             skip = 0
-            if abs(drift) <= JITTER_S * rate:
+            if abs(drift) <= jitter_s * rate:
                 suspected = 0
-            elif abs(drift - suspected) > JITTER_S * rate:
-                # One frame may be stamped wrongly (Vorbis does so at every change of block size);
-                # a jump is real once the next frame agrees.
+            elif abs(drift - suspected) > jitter_s * rate:
+                # One frame may be stamped wrongly; a jump is real once the next frame agrees.
                 suspected = drift
             else:
                 report.gaps += 1
@@ -261,6 +261,8 @@ def _frames(
             errors += 1
             continue
         errors = 0
+        if not packet.size and packet.pts is not None:
+            continue  # Ogg files may end with one; a decoder takes it for the end of the stream, or refuses it
         if packet.is_corrupt:  # the container's check failed; the decoder may make something of it all the same
             start_s, length_s = _place(packet, origin, report.position_s)
             report.add_event(PACKET_ERROR, start_s, start_s + length_s)

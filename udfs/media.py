@@ -92,6 +92,9 @@ SEEK_EXACT_PCM_CONTAINERS = {"wav", "aiff", "w64", "mov"}
 # Containers whose header states a duration from the writer's knowledge, so that a shortfall means a cut-off file.
 DECLARING_CONTAINERS = {"mov", "matroska", "wav", "w64", "aiff", "flac", "avi", "caf", "tta", "wv", "mxf"}
 MAX_CONSECUTIVE_ERRORS = 64
+# FFmpeg counts back from the end of an Ogg page to its begin; where Vorbis' blocks change size there, the stamps of the
+# whole page are off by a quarter of the sizes' difference: 448 samples with libvorbis' at 32 kHz and above.
+VORBIS_JITTER_S = 0.025
 SHORTFALL_S = 1.0  # decoders pad the ends of a track; what is missing below this is not damage
 # What a header may claim and still be believed: telephone to measurement microphones, mono to the largest beds of objects.
 SAMPLE_RATES_HZ = (4_000, 768_000)
@@ -212,7 +215,8 @@ def probe(path: str) -> list[TrackInfo]:
         for stream in container.streams:
             if stream.type != "audio":
                 stream.discard = Discard.all  # spares reading the video where the container allows it
-        measures = {stream.index: _PacketMeasure(stream) for stream in streams}
+        container_name = container.format.name.split(",")[0]
+        measures = {stream.index: _PacketMeasure(stream, container_name) for stream in streams}
         errors = 0
         packets = container.demux(streams)
         while True:
@@ -229,7 +233,6 @@ def probe(path: str) -> list[TrackInfo]:
             if packet.size and packet.stream_index in measures:
                 measures[packet.stream_index].add(packet)
         origin = origin_s(container)
-        container_name = container.format.name.split(",")[0]
         tracks = [
             _track_info(number, stream, measures[stream.index], container_name, origin)
             for number, stream in enumerate(streams)
@@ -271,11 +274,15 @@ def _has_xing_header(path: str) -> bool:
 class _PacketMeasure:
     """Hash, extent and order of one stream's packets."""
 
-    def __init__(self, stream: av.audio.stream.AudioStream) -> None:
+    def __init__(self, stream: av.audio.stream.AudioStream, container: str) -> None:
         codec = stream.codec_context  # None where FFmpeg knows no such codec
         form = f"{codec.name}/{codec.sample_rate}/{codec.channels}/" if codec is not None else "unknown/0/0/"
         self.hash = hashlib.sha256(form.encode())
         self.time_base = stream.time_base
+        is_vorbis = codec is not None and codec.name == "vorbis"
+        self.jitter = VORBIS_JITTER_S / float(stream.time_base) if is_vorbis and stream.time_base else 0.0
+        # Ogg's last page may end before its last packet begins; FFmpeg then gives that a length of -147 as 2**32 - 147.
+        self.longest = 2**31 if container == "ogg" else 2**63
         self.count = 0
         self.duration = 0
         self.first: int | None = None
@@ -287,12 +294,14 @@ class _PacketMeasure:
         self.hash.update(packet)
         self.count += 1
         duration = packet.duration or 0
+        if duration >= self.longest:
+            duration = 0
         self.duration += duration
         if packet.pts is None:
             return
         if self.first is None:
             self.first = packet.pts
-        if self.last is not None and packet.pts < self.last:
+        if self.last is not None and packet.pts < self.last - self.jitter:
             self.backward += 1
         self.last = packet.pts
         self.end = max(self.end if self.end is not None else packet.pts, packet.pts + duration)
