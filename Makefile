@@ -28,7 +28,7 @@ $(READY): requirements.lock pyproject.toml jobs/prepare.py udfs/schemas.py conf/
 scan: setup ## scan the demo catalogue, or CATALOGUE=/my/media
 	$(if $(DEMO),$(BIN)/python jobs/demo.py build var/demo)
 	@$(MAKE) -s register
-	$(BIN)/spark-submit jobs/scan.py --catalogue "$(CATALOGUE)" $(if $(DEMO),--settings conf/demo.yaml)
+	$(BIN)/spark-submit jobs/scan.py --catalogue "$(CATALOGUE)"
 
 register: setup ## register the shipped models in MLflow
 	$(BIN)/python jobs/register.py --shipped

@@ -79,8 +79,10 @@ SIDECARS = (
 )
 DEFAULT_POINTS = {
     "default": OperatingPoint(),
-    "hum": OperatingPoint(ignored_channels=("LFE",)),
-    "click": OperatingPoint(min_detected_s=10.0),
+    "hum": OperatingPoint(threshold=0.99, min_detected_s=6.0, window_s=20.0, ignored_channels=("LFE",)),
+    "hiss": OperatingPoint(threshold=0.99, min_detected_s=6.0, window_s=20.0),
+    "distortion": OperatingPoint(threshold=0.99, min_detected_s=6.0, window_s=20.0),
+    "click": OperatingPoint(threshold=0.95, min_detected_s=4.0, window_s=20.0),
     "clicks/click": OperatingPoint(threshold=0.98, min_detected_s=0.002, window_s=10.0),
     "mp3-glitches/mp3_glitch": OperatingPoint(threshold=0.95, min_detected_s=0.3, window_s=10.0),
     "decoder/packet_error": OperatingPoint(min_detected_s=0.001, window_s=10.0),
@@ -151,6 +153,11 @@ def _settings(values: dict[str, Any]) -> ScanSettings:
         if not isinstance(point, dict):
             raise ValueError(f"operating_points.{defect}: expected threshold, min_detected_s and window_s")
         parsed[str(defect)] = _checked(OperatingPoint, point, f"operating_points.{defect}.")
+    if "default" in points:  # whoever gives one means it for all that the file does not name
+        for defect in DEFAULT_POINTS.keys() - points.keys():
+            if "/" not in defect:
+                ignored_channels = DEFAULT_POINTS[defect].ignored_channels
+                parsed[defect] = dataclasses.replace(parsed["default"], ignored_channels=ignored_channels)
     settings: ScanSettings = _checked(ScanSettings, values, "")
     settings = dataclasses.replace(settings, operating_points=parsed)
     for name, point in parsed.items():

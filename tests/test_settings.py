@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from jobs.launch import PROJECT, AuscultError
-from jobs.settings import ScanSettings, read_settings
+from jobs.settings import OperatingPoint, ScanSettings, read_settings
 from models.training import TrainingSettings, settings_from
 
 
@@ -12,10 +12,23 @@ def test_the_shipped_file_documents_the_defaults():
     assert read_settings(None) == ScanSettings()
 
 
-def test_the_demo_and_training_settings_are_valid():
+def test_a_default_point_counts_for_what_the_file_does_not_name(tmp_path):
+    path = tmp_path / "s.yaml"
+    path.write_text(
+        "operating_points:\n  default: {threshold: 0.5, min_detected_s: 1, window_s: 2}\n  hiss: {threshold: 0.7}\n"
+    )
+    settings, shipped = read_settings(path), ScanSettings()
+    assert settings.operating_point("click") == settings.operating_point("wobble") == OperatingPoint(0.5, 1, 2)
+    assert settings.operating_point("hum") == OperatingPoint(0.5, 1, 2, shipped.operating_point("hum").ignored_channels)
+    assert settings.operating_point("hiss").threshold == 0.7
+    assert settings.operating_point("click", "clicks") == shipped.operating_point("click", "clicks")
+    path.write_text("operating_points: {hiss: {threshold: 0.7}}\n")
+    assert read_settings(path).operating_point("hum") == shipped.operating_point("hum")
+
+
+def test_the_training_settings_are_valid():
     import yaml
 
-    assert read_settings(PROJECT / "conf" / "demo.yaml").operating_point("hum").window_s == 10
     assert settings_from(yaml.safe_load((PROJECT / "conf" / "train.yaml").read_text())).steps > 100
     with pytest.raises(ValueError, match="unknown training settings"):
         settings_from({"stepps": 1})
