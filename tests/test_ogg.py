@@ -97,3 +97,20 @@ def test_stamps_of_a_page_that_are_off(vorbis, shift, jumps):
     assert [event[0] for event in report.events] == [TIME_JUMP] * jumps
     if not jumps:
         np.testing.assert_array_equal(samples, whole)
+
+
+def test_a_lost_block_is_a_jump(vorbis):
+    def without_a_long_one(pages):
+        middle = len(pages) // 2
+        page = pages[middle]
+        ends = np.cumsum(np.frombuffer(page.lacing, np.uint8), dtype=int)
+        # A packet of 255 bytes and more has two lengths here, and is a block of 2,048 samples.
+        first = next(
+            n for n in range(2, len(ends) - 4) if page.lacing[n - 1] < 255 == page.lacing[n] > page.lacing[n + 1]
+        )
+        body = page.body[: ends[first - 1]] + page.body[ends[first + 1] :]
+        page = replace(page, lacing=page.lacing[:first] + page.lacing[first + 2 :], body=body)
+        return [*pages[:middle], page, *pages[middle + 1 :]]
+
+    _, _, report = heard(changed(vorbis, "lost.ogg", without_a_long_one))
+    assert [event[0] for event in report.events] == [TIME_JUMP]

@@ -93,8 +93,9 @@ SEEK_EXACT_PCM_CONTAINERS = {"wav", "aiff", "w64", "mov"}
 DECLARING_CONTAINERS = {"mov", "matroska", "wav", "w64", "aiff", "flac", "avi", "caf", "tta", "wv", "mxf"}
 MAX_CONSECUTIVE_ERRORS = 64
 # FFmpeg counts back from the end of an Ogg page to its begin; where Vorbis' blocks change size there, the stamps of the
-# whole page are off by a quarter of the sizes' difference: 448 samples with libvorbis' at 32 kHz and above.
-VORBIS_JITTER_S = 0.025
+# whole page are off by a quarter of the sizes' difference: 448 samples with libvorbis' at 32 kHz and above. A lost block of
+# the longer ones is 1,024.
+VORBIS_JITTER_S = 0.018
 SHORTFALL_S = 1.0  # decoders pad the ends of a track; what is missing below this is not damage
 # What a header may claim and still be believed: telephone to measurement microphones, mono to the largest beds of objects.
 SAMPLE_RATES_HZ = (4_000, 768_000)
