@@ -154,19 +154,19 @@ class EqualTracks:
                 row = track.row
                 if not track.spans or row["size_bytes"] is None:
                     continue
-                known = self._scored.get(_file_key(row)) if _announced_s(row) is None else None
+                known = self._scored.get(_file_key(row))
                 if known is not None and known.title_id != row["title_id"] and known.models >= set(track.models):
                     track.equal = Equal(known.title_id, known.track, is_stored=True)
                     row |= known.outcome
                     continue
                 mine = Equal(row["title_id"], row["track"], is_stored=False)
-                source = here.setdefault((*_file_key(row), _announced_s(row), track.models), mine)
+                source = here.setdefault((*_file_key(row), track.models), mine)
                 if source != mine:
                     track.equal = source
 
 
 def _file_key(row: Mapping[str, Any]) -> tuple[Any, ...]:
-    return row["content_hash"], row["track"], row["size_bytes"], row["duration_s"]
+    return row["content_hash"], row["track"], row["size_bytes"], row["duration_s"], _announced_s(row)
 
 
 def _announced_s(row: Mapping[str, Any]) -> float | None:

@@ -13,7 +13,7 @@ from typing import Any
 import av
 import numpy as np
 import ogg
-from signals import music_like, write
+from signals import crc, music_like, write
 
 from udfs.encode import AudioTrack, write_media
 
@@ -678,18 +678,9 @@ def silent_flac(seconds: int, rate: int = 8000) -> bytes:
             + chr(number).encode("utf-8", "surrogatepass")
             + struct.pack(">H", length - 1)
         )
-        frame = head + bytes([_crc(head, 0x07, 8)]) + b"\0" + b"\0\0"  # a constant subframe of value 0
-        out.append(frame + struct.pack(">H", _crc(frame, 0x8005, 16)))
+        frame = head + bytes([crc(head, 0x07, 8)]) + b"\0" + b"\0\0"  # a constant subframe of value 0
+        out.append(frame + struct.pack(">H", crc(frame, 0x8005, 16)))
     return b"".join(out)
-
-
-def _crc(data: bytes, polynomial: int, bits: int) -> int:
-    value, top, mask = 0, 1 << (bits - 1), (1 << bits) - 1
-    for byte in data:
-        value ^= byte << (bits - 8)
-        for _ in range(8):
-            value = ((value << 1) ^ polynomial if value & top else value << 1) & mask
-    return value
 
 
 def mutations(sources: dict[str, bytes], count: int, seed: int) -> Iterator[tuple[str, bytes]]:

@@ -3,13 +3,9 @@
 import struct
 from dataclasses import dataclass, replace
 
-CONTINUED, FIRST, LAST = 1, 2, 4
-_TABLE = []
-for _byte in range(256):
-    _value = _byte << 24
-    for _ in range(8):
-        _value = (_value << 1) ^ (0x04C11DB7 if _value & 0x80000000 else 0)
-    _TABLE.append(_value & 0xFFFFFFFF)
+from signals import crc
+
+LAST = 4  # flag of a stream's last page
 
 
 @dataclass(frozen=True)
@@ -27,10 +23,7 @@ class Page:
         """The page's bytes, with a checksum that is right."""
         head = struct.pack("<4sBBqII", b"OggS", 0, self.flags, self.granule, self.serial, self.number)
         rest = bytes([len(self.lacing)]) + self.lacing + self.body
-        checksum = 0
-        for byte in head + bytes(4) + rest:
-            checksum = (checksum << 8 & 0xFFFFFFFF) ^ _TABLE[checksum >> 24 ^ byte]
-        return head + struct.pack("<I", checksum) + rest
+        return head + struct.pack("<I", crc(head + bytes(4) + rest, 0x04C11DB7, 32)) + rest
 
 
 def pages(data: bytes) -> list[Page]:

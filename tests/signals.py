@@ -46,3 +46,13 @@ def spans_of(path, *edges, models=("level/1",), title_id="t"):
         }
         for start, stop in itertools.pairwise(edges)
     ]  # fmt: skip
+
+
+def crc(data: bytes, polynomial: int, bits: int) -> int:
+    """Checksum of FLAC's and Ogg's kind: begins with 0, bits in their order."""
+    value, top, mask = 0, 1 << (bits - 1), (1 << bits) - 1
+    for byte in data:
+        value ^= byte << (bits - 8)
+        for _ in range(8):
+            value = ((value << 1) ^ polynomial if value & top else value << 1) & mask
+    return value

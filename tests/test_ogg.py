@@ -31,6 +31,11 @@ def heard(path):
     return info, np.concatenate([block.samples for block in blocks], axis=1), report
 
 
+@pytest.fixture(scope="module")
+def whole(vorbis):
+    return heard(vorbis)[1]
+
+
 def changed(path, name, change):
     """A copy next to a file, its pages changed."""
     target = path.with_name(name)
@@ -52,9 +57,8 @@ def test_vorbis_decodes_as_libvorbis_does(vorbis):
     assert np.abs(samples[:, :length] - np.clip(reference[:, :length], -1, 1)).max() < 1e-3
 
 
-def test_a_last_page_that_ends_before_its_last_packet_begins(vorbis):
+def test_a_last_page_that_ends_before_its_last_packet_begins(vorbis, whole):
     """The encoder cut the padding off by the position of the page, as Vorbis allows, and more than a packet of it."""
-    _, whole, _ = heard(vorbis)
     path = changed(
         vorbis, "ends early.ogg", lambda pages: [*pages[:-1], replace(pages[-1], granule=pages[-1].granule - 2_500)]
     )
@@ -67,12 +71,11 @@ def test_a_last_page_that_ends_before_its_last_packet_begins(vorbis):
     np.testing.assert_array_equal(samples[:, :length], whole[:, :length])
 
 
-def test_an_empty_packet_at_the_end(vorbis):
+def test_an_empty_packet_at_the_end(vorbis, whole):
     def empty_last(pages):
         last = replace(pages[-1], flags=pages[-1].flags & ~ogg.LAST)
         return [*pages[:-1], last, replace(pages[-1], flags=ogg.LAST, lacing=bytes(1), body=b"")]
 
-    _, whole, _ = heard(vorbis)
     info, samples, report = heard(changed(vorbis, "empty packet.ogg", empty_last))
     assert info.duration_s == pytest.approx(10.0, abs=0.03)
     assert (report.packet_errors, report.events) == (0, [])
@@ -82,7 +85,7 @@ def test_an_empty_packet_at_the_end(vorbis):
 
 
 @pytest.mark.parametrize(("shift", "jumps"), [(448, False), (-448, False), (RATE_HZ // 2, True)])
-def test_stamps_of_a_page_that_are_off(vorbis, shift, jumps):
+def test_stamps_of_a_page_that_are_off(vorbis, whole, shift, jumps):
     """By what FFmpeg mistakes at a change of block size: no jump, and every sample in its place. By half a second: a jump."""
 
     def shifted(pages):
@@ -92,7 +95,6 @@ def test_stamps_of_a_page_that_are_off(vorbis, shift, jumps):
             for number, page in enumerate(pages)
         ]
 
-    _, whole, _ = heard(vorbis)
     _, samples, report = heard(changed(vorbis, f"shift {shift}.ogg", shifted))
     assert [event[0] for event in report.events] == [TIME_JUMP] * jumps
     if not jumps:

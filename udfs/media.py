@@ -282,8 +282,7 @@ class _PacketMeasure:
         self.time_base = stream.time_base
         is_vorbis = codec is not None and codec.name == "vorbis"
         self.jitter = VORBIS_JITTER_S / float(stream.time_base) if is_vorbis and stream.time_base else 0.0
-        # Ogg's last page may end before its last packet begins; FFmpeg then gives that a length of -147 as 2**32 - 147.
-        self.longest = 2**31 if container == "ogg" else 2**63
+        self.is_ogg = container == "ogg"
         self.count = 0
         self.duration = 0
         self.first: int | None = None
@@ -295,8 +294,8 @@ class _PacketMeasure:
         self.hash.update(packet)
         self.count += 1
         duration = packet.duration or 0
-        if duration >= self.longest:
-            duration = 0
+        if self.is_ogg and duration >= 2**31:
+            duration = 0  # the last page ends before its last packet begins, for which FFmpeg's -147 is 2**32 - 147
         self.duration += duration
         if packet.pts is None:
             return
