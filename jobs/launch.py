@@ -14,6 +14,13 @@ if TYPE_CHECKING:
 PROJECT = Path(__file__).resolve().parent.parent
 DELTA_PACKAGE = "io.delta:delta-spark_4.2_2.13:4.4.0"
 EXIT_USAGE = 2
+SMALL_TABLES = {
+    "spark.sql.files.minPartitionNum": "1",
+    "spark.sql.files.openCostInBytes": "64k",
+    "spark.sql.leafNodeDefaultParallelism": "1",
+    "spark.sql.shuffle.partitions": "1",
+    "spark.databricks.delta.snapshotPartitions": "1",
+}
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h
 SHIPPED_MODEL = "audio-artifacts"
 DEFAULT_MODEL_URI = f"models:/{SHIPPED_MODEL}@champion"
@@ -79,6 +86,17 @@ def _stop_session() -> None:
     active = SparkSession.getActiveSession()
     if active is not None:
         active.stop()
+
+
+def plan_for_small_tables(spark: "SparkSession") -> None:
+    """Let a step of Spark's on a few files or rows be one task.
+
+    What a scan does beside scoring is a hundred small queries, in which each task costs more (generating and compiling its
+    code) than its rows do: one a core was a quarter of a commit's CPU time, and as many small files in the tables. Larger
+    inputs are still cut, at `spark.sql.files.maxPartitionBytes`; how scoring is spread over the cores is not Spark's choice.
+    """
+    for name, value in SMALL_TABLES.items():
+        spark.conf.set(name, value)
 
 
 def session(name: str) -> "SparkSession":

@@ -15,7 +15,15 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jobs.launch import DEFAULT_MODEL_URI, AuscultError, default_warehouse, log, run, session
+from jobs.launch import (
+    DEFAULT_MODEL_URI,
+    AuscultError,
+    default_warehouse,
+    log,
+    plan_for_small_tables,
+    run,
+    session,
+)
 from jobs.scan_report import Tally, print_plan, print_result
 
 if TYPE_CHECKING:
@@ -320,6 +328,7 @@ def main(argv: list[str]) -> int:
 
     models = registry.resolve(options.model or [DEFAULT_MODEL_URI])
     spark = session("auscult scan")
+    plan_for_small_tables(spark)
     from jobs import commits, operating_points, tables
     from jobs.catalogue import read_catalogue
     from jobs.lease import Lease

@@ -18,9 +18,11 @@ from mlflow_server import free_port, mlflow_server
 from signals import music_like, write
 from test_cli import BIN, PROJECT, environment, rows_of
 
+from jobs import scan
+
 pytestmark = [pytest.mark.chaos, pytest.mark.slow, pytest.mark.timeout(900)]
 
-TITLES, SECONDS = 16, 12
+TITLES, SECONDS = 8, 12
 SETTINGS = """
 chunk_channel_h_per_core: 0.003
 span_s: 4
@@ -130,25 +132,21 @@ def cluster(place):
     found.stop()
 
 
+def of_place(place, warehouse):
+    """A scan's arguments."""
+    options = {"catalogue": place / "catalogue", "settings": place / "settings.yaml", "warehouse": warehouse}
+    return [word for name, value in options.items() for word in (f"--{name}", str(value))]
+
+
 @pytest.fixture
 def arguments(place, tmp_path):
-    return [
-        "--catalogue",
-        place / "catalogue",
-        "--settings",
-        place / "settings.yaml",
-        "--warehouse",
-        tmp_path / "warehouse",
-    ]
+    return of_place(place, tmp_path / "warehouse")
 
 
 @pytest.fixture(scope="module")
-def undisturbed(place, cluster):
-    process = cluster.submit(
-        "--catalogue", place / "catalogue", "--settings", place / "settings.yaml", "--warehouse", place / "plain"
-    )
-    output = process.communicate(timeout=600)[0]
-    assert process.returncode == 0, output
+def undisturbed(place, spark):
+    """What one process makes of the catalogue, without a cluster."""
+    assert scan.main(of_place(place, place / "plain")) == 0
     expected = rows_of(place / "plain")
     assert len(expected["segments"]) == TITLES * SECONDS
     assert expected["detections"]

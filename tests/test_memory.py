@@ -150,6 +150,7 @@ def table(folder, name):
 
 @pytest.mark.chaos
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(1800)
 def test_hours_are_scanned_within_two_gibibytes(home, tmp_path, limit):
     """The shipped model over titles of up to three hours; the kernel would kill a worker that wanted more than 2 GiB."""

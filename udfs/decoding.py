@@ -14,7 +14,15 @@ import av.error
 import numpy as np
 from av.stream import Discard
 
-from udfs.media import MAX_CONSECUTIVE_ERRORS, VORBIS_JITTER_S, MediaError, describe, open_media, origin_s
+from udfs.media import (
+    LONGEST_PACKET_S,
+    MAX_CONSECUTIVE_ERRORS,
+    VORBIS_JITTER_S,
+    MediaError,
+    describe,
+    open_media,
+    origin_s,
+)
 
 PRE_ROLL_S = 0.5  # lets MP3's bit reservoir, Opus' state and the resampler's filter settle before the span
 JITTER_S = 0.008  # time stamps closer than this to where the sample count says are rounding, not jumps
@@ -24,11 +32,9 @@ BLOCK_S = 1.0
 PACKET_ERROR, TIME_JUMP, MISSING_AUDIO = EVENT_LABELS = ("packet_error", "time_jump", "missing_audio")
 SHORTEST_EVENT_S = 0.001  # an event lasts at least so long, as one millisecond counts in detections
 JOINED_S = 0.1  # events of a kind this close together are one
-LONGEST_PACKET_S, BELIEVED_S = (
-    1.0,
-    10.0,
-)  # what a damaged packet may say of its length and of its distance from the last
+BELIEVED_S = 10.0  # what a damaged packet may say of its distance from the last
 MOST_PLANES = 8  # that PyAV's to_ndarray() reads
+PADDED_BYTES = 8  # what chunks of a W64 file are aligned to; those of RIFF to two
 MAX_EVENTS = 1000  # of a span; the last one then reaches to the end of the damage
 
 
@@ -170,6 +176,7 @@ def _decode_from(
         origin = origin_s(container)
         zero_s = _fraction(origin)
         jitter_s = VORBIS_JITTER_S if stream.codec_context.name == "vorbis" else JITTER_S
+        is_lpcm_pack = container.format.name == "mpeg" and stream.codec_context.name.startswith("pcm_")
         if seek_s is not None:
             try:
                 container.seek(math.floor((seek_s + origin) / (stream.time_base or 1)), stream=stream, backward=True)
@@ -195,9 +202,11 @@ def _decode_from(
                 position = stamped if stamped is not None else 0
             drift = stamped - position if stamped is not None else 0
             skip = 0
-            if abs(drift) <= jitter_s * rate:
+            # A program stream's time stamp is of the first frame that begins in a pack, and not of its first sample.
+            jitter = max(jitter_s * rate, frame.samples * is_lpcm_pack)
+            if abs(drift) <= jitter:
                 suspected = 0
-            elif abs(drift - suspected) > jitter_s * rate:
+            elif abs(drift - suspected) > jitter:
                 # One frame may be stamped wrongly; a jump is real once the next frame agrees.
                 suspected = drift
             else:
@@ -251,29 +260,48 @@ def _frames(
     """Decode packet by packet: one bad packet costs its own samples and no more."""
     packets = container.demux(stream)
     errors = 0
+    last_empty = None
     while errors < MAX_CONSECUTIVE_ERRORS:
         try:
             packet = next(packets)
         except StopIteration:
-            return
+            break
         except av.error.FFmpegError as error:
             report.note(error)
             errors += 1
             continue
         errors = 0
-        if not packet.size and packet.pts is not None:
-            continue  # Ogg files may end with one; a decoder takes it for the end of the stream, or refuses it
-        if packet.is_corrupt:  # the container's check failed; the decoder may make something of it all the same
-            start_s, length_s = _place(packet, origin, report.position_s)
-            report.add_event(PACKET_ERROR, start_s, start_s + length_s)
-        try:
-            frames = packet.decode()
-        except (av.error.FFmpegError, ValueError) as error:
-            report.note(error, *_place(packet, origin, report.position_s))
-            continue
-        for frame in frames:
-            if frame.samples and frame.sample_rate:
-                yield frame
+        if not packet.size:
+            # PyAV ends with one, on which a decoder gives what it still holds. Ogg files may have one of their own at the
+            # end, and FLV files where a codec's header stands: decoders refuse those, or take them for the end.
+            last_empty = packet
+        elif not _is_padding(packet):
+            yield from _decoded(packet, report, origin)
+    else:
+        return
+    if last_empty is not None:
+        yield from _decoded(last_empty, report, origin)
+
+
+def _is_padding(packet: av.Packet) -> bool:
+    """Whether a packet is what fills a RIFF or W64 chunk up to its alignment: parsers hand it on as sound."""
+    return packet.size < PADDED_BYTES and not any(bytes(packet))
+
+
+def _decoded(
+    packet: "av.Packet[av.AudioStream]", report: DecodeReport, origin: float | None
+) -> Iterator[av.AudioFrame]:
+    if packet.is_corrupt:  # the container's check failed; the decoder may make something of it all the same
+        start_s, length_s = _place(packet, origin, report.position_s)
+        report.add_event(PACKET_ERROR, start_s, start_s + length_s)
+    try:
+        frames = packet.decode()
+    except (av.error.FFmpegError, ValueError) as error:
+        report.note(error, *_place(packet, origin, report.position_s))
+        return
+    for frame in frames:
+        if frame.samples and frame.sample_rate:
+            yield frame
 
 
 @dataclass

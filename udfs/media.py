@@ -96,6 +96,7 @@ MAX_CONSECUTIVE_ERRORS = 64
 # whole page are off by a quarter of the sizes' difference: 448 samples with libvorbis' at 32 kHz and above. A lost block of
 # the longer ones is 1,024.
 VORBIS_JITTER_S = 0.018
+LONGEST_PACKET_S = 1.0  # what a packet is believed of its length
 SHORTFALL_S = 1.0  # decoders pad the ends of a track; what is missing below this is not damage
 # What a header may claim and still be believed: telephone to measurement microphones, mono to the largest beds of objects.
 SAMPLE_RATES_HZ = (4_000, 768_000)
@@ -282,6 +283,7 @@ class _PacketMeasure:
         self.time_base = stream.time_base
         is_vorbis = codec is not None and codec.name == "vorbis"
         self.jitter = VORBIS_JITTER_S / float(stream.time_base) if is_vorbis and stream.time_base else 0.0
+        self.longest = round(LONGEST_PACKET_S / float(stream.time_base)) if stream.time_base else 0
         self.is_ogg = container == "ogg"
         self.count = 0
         self.duration = 0
@@ -301,8 +303,11 @@ class _PacketMeasure:
             return
         if self.first is None:
             self.first = packet.pts
-        if self.last is not None and packet.pts < self.last - self.jitter:
-            self.backward += 1
+        if self.last is not None:
+            if packet.pts < self.last - self.jitter:
+                self.backward += 1
+            if not packet.duration:  # as WavPack in Matroska: the last is as long as the one before it
+                duration = min(max(packet.pts - self.last, 0), self.longest)
         self.last = packet.pts
         self.end = max(self.end if self.end is not None else packet.pts, packet.pts + duration)
 
