@@ -120,6 +120,7 @@ def test_endless_damage_is_bounded():
     assert report.events[-1][1:] == [MAX_EVENTS - 1.0, 5 * MAX_EVENTS - 1 + 0.02]
 
 
+@pytest.mark.slow
 def test_findings_stand_beside_the_models(files, module_folder, spark, capsys):
     """From the scan to the tables, once however often the title is scored, and through detect and verification."""
     toy_models.register_level(module_folder / "code")
