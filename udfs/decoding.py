@@ -34,7 +34,7 @@ SHORTEST_EVENT_S = 0.001  # an event lasts at least so long, as one millisecond 
 JOINED_S = 0.1  # events of a kind this close together are one
 BELIEVED_S = 10.0  # what a damaged packet may say of its distance from the last
 MOST_PLANES = 8  # that PyAV's to_ndarray() reads
-PADDED_BYTES = 8  # what chunks of a W64 file are aligned to; those of RIFF to two
+PADDED, PADDED_BYTES = ("wav", "w64"), 8  # what chunks of a W64 file are aligned to; those of RIFF to two
 MAX_EVENTS = 1000  # of a span; the last one then reaches to the end of the damage
 
 
@@ -261,6 +261,7 @@ def _frames(
     packets = container.demux(stream)
     errors = 0
     last_empty = None
+    is_padded = container.format.name in PADDED and not stream.codec_context.name.startswith("pcm_")
     while errors < MAX_CONSECUTIVE_ERRORS:
         try:
             packet = next(packets)
@@ -275,7 +276,7 @@ def _frames(
             # PyAV ends with one, on which a decoder gives what it still holds. Ogg files may have one of their own at the
             # end, and FLV files where a codec's header stands: decoders refuse those, or take them for the end.
             last_empty = packet
-        elif not _is_padding(packet):
+        elif not (is_padded and _is_padding(packet)):
             yield from _decoded(packet, report, origin)
     else:
         return
