@@ -92,7 +92,7 @@ def plan_for_small_tables(spark: "SparkSession") -> None:
     """Let a step of Spark's on a few files or rows be one task.
 
     What a scan does beside scoring is a hundred small queries, in which each task costs more (generating and compiling its
-    code) than its rows do: one a core was a quarter of a commit's CPU time, and as many small files in the tables. Larger
+    code) than its rows do: one a core was a fifth of a commit's time, and as many small files in the tables. Larger
     inputs are still cut, at `spark.sql.files.maxPartitionBytes`; how scoring is spread over the cores is not Spark's choice.
     """
     for name, value in SMALL_TABLES.items():

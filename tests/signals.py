@@ -7,7 +7,9 @@ import numpy as np
 from scipy import signal
 
 from udfs.decoder import encode_path
+from udfs.decoding import DecodeReport, decode
 from udfs.encode import AudioTrack, write_media
+from udfs.media import probe
 
 
 def music_like(seconds, rate_hz, rng, channels=2):
@@ -35,6 +37,14 @@ def write(path: Path, waveform, rate_hz=48_000, layout=None, **options):
     layout = layout or {1: "mono", 2: "stereo", 6: "5.1"}[waveform.shape[0]]
     write_media(path, [AudioTrack(waveform.astype(np.float32), rate_hz, layout)], **options)
     return path
+
+
+def heard(path):
+    """What a scan would make of a file: its description, the samples and what the decoder complained of."""
+    [info] = probe(str(path))
+    report = DecodeReport()
+    blocks = list(decode(str(path), 0, can_seek=info.can_seek, is_timed=info.is_timed, report=report))
+    return info, np.concatenate([block.samples for block in blocks], axis=1), report
 
 
 def spans_of(path, *edges, models=("level/1",), title_id="t"):

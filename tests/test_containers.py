@@ -6,9 +6,9 @@ import av
 import numpy as np
 import pytest
 from scipy import signal
+from signals import heard
 
-from udfs.decoding import TIME_JUMP, DecodeReport, decode
-from udfs.media import probe
+from udfs.decoding import TIME_JUMP
 
 SECONDS = 9.37
 # Container as FFmpeg's muxers are called, codec, rate, layout; then what the muxer is told.
@@ -76,18 +76,15 @@ def test_nothing_is_said_of_a_whole_file(container, codec, rate_hz, layout, opti
     time_s = np.arange(round(SECONDS * rate_hz)) / rate_hz
     waveform = np.interp(time_s, np.arange(music.shape[1]) / 48_000, music[0]).astype(np.float32)
     path = write_as(tmp_path / "a", container, codec, rate_hz, layout, options, waveform)
-    [info] = probe(str(path))
+    info, samples, report = heard(path)
     assert (info.error_code, info.sample_rate_hz) == (None, rate_hz)
     assert info.duration_s == pytest.approx(SECONDS, abs=0.15)
-    report = DecodeReport()
-    blocks = list(decode(str(path), 0, can_seek=info.can_seek, is_timed=info.is_timed, report=report))
     assert (report.events, report.packet_errors, report.gaps, report.format_changes) == ([], 0, 0, 0)
-    samples = np.concatenate([block.samples for block in blocks], axis=1)
     assert samples.shape[1] / rate_hz == pytest.approx(SECONDS, abs=0.15)
     # The sound is in its place, but for an encoder's delay that the container does not tell.
     middle = waveform[2 * rate_hz : 7 * rate_hz]
-    heard = samples[0][2 * rate_hz - rate_hz // 16 : 7 * rate_hz + rate_hz // 16]
-    likeness = signal.correlate(heard, middle, "valid") / (middle @ middle)
+    around = samples[0][2 * rate_hz - rate_hz // 16 : 7 * rate_hz + rate_hz // 16]
+    likeness = signal.correlate(around, middle, "valid") / (middle @ middle)
     assert likeness.max() == pytest.approx(1.0, abs=0.1)
 
 
@@ -97,9 +94,6 @@ def test_packs_that_are_lost_stay_a_jump(music, tmp_path):
     packs = path.read_bytes()
     lost_s = 20 * 2013 / (48_000 * 4)  # of a pack's 2,048 bytes all but the headers are samples
     path.write_bytes(packs[: 400 * 2048] + packs[420 * 2048 :])
-    report = DecodeReport()
-    for _ in decode(str(path), 0, is_timed=probe(str(path))[0].is_timed, report=report):
-        pass
-    [(label, start_s, end_s)] = report.events
+    [(label, start_s, end_s)] = heard(path)[2].events
     assert label == TIME_JUMP
     assert end_s - start_s == pytest.approx(lost_s, abs=0.03)

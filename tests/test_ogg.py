@@ -6,9 +6,9 @@ import numpy as np
 import ogg
 import pytest
 import soundfile
+from signals import heard
 
-from udfs.decoding import TIME_JUMP, DecodeReport, decode
-from udfs.media import probe
+from udfs.decoding import TIME_JUMP
 
 RATE_HZ = 44_100
 
@@ -21,14 +21,6 @@ def vorbis(tmp_path_factory, music):
     waveform[:: RATE_HZ // 3] = 0.9
     soundfile.write(path, waveform, RATE_HZ, format="OGG", subtype="VORBIS")
     return path
-
-
-def heard(path):
-    """What a scan would make of a file: its description, the samples and what the decoder complained of."""
-    [info] = probe(str(path))
-    report = DecodeReport()
-    blocks = list(decode(str(path), 0, can_seek=info.can_seek, is_timed=info.is_timed, report=report))
-    return info, np.concatenate([block.samples for block in blocks], axis=1), report
 
 
 @pytest.fixture(scope="module")

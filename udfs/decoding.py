@@ -266,7 +266,9 @@ def _frames(
         try:
             packet = next(packets)
         except StopIteration:
-            break
+            if last_empty is not None:
+                yield from _decoded(last_empty, report, origin)
+            return
         except av.error.FFmpegError as error:
             report.note(error)
             errors += 1
@@ -278,10 +280,6 @@ def _frames(
             last_empty = packet
         elif not (is_padded and _is_padding(packet)):
             yield from _decoded(packet, report, origin)
-    else:
-        return
-    if last_empty is not None:
-        yield from _decoded(last_empty, report, origin)
 
 
 def _is_padding(packet: av.Packet) -> bool:
