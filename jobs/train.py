@@ -186,7 +186,7 @@ def _train_and_log(
         mlflow.set_tag("device", result["device"])
         figures = {name: value for name, value in result.items() if isinstance(value, float)}
         mlflow.log_metrics({f"best_{name}": value for name, value in figures.items()})
-        mlflow.log_metric("segments_seen", result["segments_seen"])
+        mlflow.log_metrics({name: result[name] for name in ("segments_seen", "segments_simulated")})
         log.info("best in validation: %s", ", ".join(f"{name} {value:.4f}" for name, value in figures.items()))
         return str(active.info.run_id)
 

@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from models.checkpoint import Network
+from models.precision import Exactly
 from models.runtimes import RUNTIMES, compiled_by_openvino
 
 
@@ -37,18 +38,6 @@ def fold_batch_norm(network: Network) -> Network:
     return folded
 
 
-class _InFloat32(nn.Module):
-    """A layer that autocast leaves alone."""
-
-    def __init__(self, layer: nn.Module) -> None:
-        super().__init__()
-        self.layer = layer
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        with torch.autocast(x.device.type, enabled=False):
-            return self.layer(x.float())
-
-
 def keep_exact(network: Network) -> None:
     """Make the layers that a network calls `exact` run in float32 whatever autocast says, in place.
 
@@ -59,7 +48,7 @@ def keep_exact(network: Network) -> None:
     for name, layer in list(network.named_modules()):
         if id(layer) in exact:
             parent, _, own_name = name.rpartition(".")
-            setattr(network.get_submodule(parent), own_name, _InFloat32(layer))
+            setattr(network.get_submodule(parent), own_name, Exactly(layer))
 
 
 class Classifier(nn.Module):

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
@@ -19,6 +18,7 @@ from models import checkpoint
 from models.checkpoint import Network
 from models.distributed import from_first, rank, summed, synced, world_size
 from models.quantization import Ranges, activation_ranges, within_loss
+from models.replay import Replay
 from models.runtimes import is_installed
 from models.segments import SegmentSource, draw_batch
 from models.serving import Classifier, has_bf16, has_int8
@@ -54,6 +54,8 @@ class TrainingSettings:
     validation_segments: int = 1500
     validate_every_steps: int = 200
     defects_per_clean: int = 2
+    replays: int = 0
+    replay_segments: int = 50_000
     loader_workers: int = 2
     seed: int = 0
 
@@ -61,6 +63,10 @@ class TrainingSettings:
     def steps(self) -> int:
         """Steps of all phases."""
         return sum(phase.steps for phase in self.phases)
+
+    def is_simulated(self, step: int, first_step: int = 0) -> bool:
+        """Whether a step's segments are new; those of the others are drawn from the last ones that were."""
+        return (step - first_step) % (1 + self.replays) == 0
 
     def source(self, recordings: list[Path], *, is_varied: bool) -> SegmentSource:
         """Where segments are drawn, for training (varied) or for validation."""
@@ -78,7 +84,7 @@ class TrainingSettings:
 
 
 class _Batches(IterableDataset):
-    """Endless batches; simulation runs in the loader's process, ahead of the training step."""
+    """The batches that are simulated; that runs in the loader's processes, ahead of the training step."""
 
     def __init__(self, source: SegmentSource, settings: TrainingSettings, first_step: int) -> None:
         self.source, self.settings, self.first_step = source, settings, first_step
@@ -87,18 +93,20 @@ class _Batches(IterableDataset):
     def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         worker = get_worker_info()
         turn, workers = (worker.id, worker.num_workers) if worker is not None else (0, 1)
+        for number, (step, phase) in enumerate(self.steps()):
+            # The loader asks its workers in turn, so that batches come in the order of the steps.
+            if number % workers == turn:
+                yield draw_batch(
+                    self.source, self.settings.batch_segments, phase.segment_s, [self.settings.seed, step], self.share
+                )
+
+    def steps(self) -> Iterator[tuple[int, Phase]]:
+        """The steps whose segments are new."""
         step = 0
         for phase in self.settings.phases:
             for _ in range(phase.steps):
-                # The loader asks its workers in turn, so that batches come in the order of the steps.
-                if step >= self.first_step and (step - self.first_step) % workers == turn:
-                    yield draw_batch(
-                        self.source,
-                        self.settings.batch_segments,
-                        phase.segment_s,
-                        [self.settings.seed, step],
-                        self.share,
-                    )
+                if step >= self.first_step and self.settings.is_simulated(step, self.first_step):
+                    yield step, phase
                 step += 1
 
 
@@ -127,7 +135,8 @@ def train(
 
     Returns:
         The best network, with its ranges for int8 where that holds its figure, and its validation result (see
-        `models.tasks.evaluate`), with "segments_seen". Without steps these are the network that it began with.
+        `models.tasks.evaluate`), with "segments_seen" and "segments_simulated". Without steps these are the network that
+        it began with.
 
     Raises:
         ValueError: the processes cannot share a batch or the validation evenly; `start_from` does not fit the settings.
@@ -145,13 +154,6 @@ def train(
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimiser, settings.peak_learning_rate, total_steps=settings.steps + 1, pct_start=settings.warmup_share
     )
-    held_out = draw_batch(
-        validation,
-        settings.validation_segments,
-        network.config.segment_s,
-        [settings.seed, 1 << 30],
-        (rank(), world_size()),
-    )
     work.mkdir(parents=True, exist_ok=True)
     state_file, best_file = work / "state.pt", work / "best.safetensors"
     step, best = 0, -math.inf
@@ -162,29 +164,49 @@ def train(
         schedule.load_state_dict(state["schedule"])
         step, best = state["step"], state["best"]
     loader = DataLoader(
-        _Batches(source, settings, step), batch_size=None, num_workers=settings.loader_workers, prefetch_factor=4
+        _Batches(source, settings, step),
+        batch_size=None,
+        num_workers=settings.loader_workers,
+        prefetch_factor=4,
+        pin_memory=device.type == "cuda",
     )
+    kept = Replay(settings.replay_segments, device, settings.seed + rank()) if settings.replays else None
     started, started_step, losses = time.monotonic(), step, []
     if not settings.steps and rank() == 0:
         checkpoint.save(network, best_file)
-    batches = iter(loader)  # draws a seed, so the generator is restored after it
+    batches = iter(loader)  # draws a seed, so the generator is restored after it; its workers begin at once
+    held_out = draw_batch(
+        validation,
+        settings.validation_segments,
+        network.config.segment_s,
+        [settings.seed, 1 << 30],
+        (rank(), world_size()),
+    )
     if state_file.exists():
         torch.set_rng_state(state["random"])
-    for waveforms, targets in batches:
+    first_step = step
+    while step < settings.steps:
+        if settings.is_simulated(step, first_step):
+            waveforms, targets = (part.to(device, non_blocking=True) for part in next(batches))
+            if kept is not None:
+                kept.add(waveforms, targets)
+        else:
+            assert kept is not None
+            waveforms, targets = kept.draw(settings.batch_segments // world_size())
         network.train()
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=has_bf16(device)):
-            output = model(waveforms.to(device))
-        loss = task.loss(output.float(), targets.to(device))
+            output = model(waveforms)
+        loss = task.loss(output.float(), targets)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         optimiser.step()
         schedule.step()
-        losses.append(loss.item())  # of this process' share: every share has the same size
+        losses.append(loss.detach())  # of this process' share: every share has the same size; no wait for a GPU
         step += 1
         if step % settings.validate_every_steps and step != settings.steps:
             continue
         result = evaluate(task, network, *held_out, device)
-        mean_loss = summed(torch.tensor([np.mean(losses)], device=device)).item() / world_size()
+        mean_loss = summed(torch.stack(losses).mean()).item() / world_size()
         losses = []
         is_best, best = result[task.figure] > best, max(result[task.figure], best)
         if rank() > 0:
@@ -216,7 +238,12 @@ def train(
     chosen = checkpoint.load(best_file)
     result = evaluate(task, chosen, *held_out, device)
     result |= _try_int8(chosen, task, *held_out, result[task.figure])
-    return chosen, {**result, "segments_seen": step * settings.batch_segments}
+    simulated = sum(settings.is_simulated(number) for number in range(step))
+    return chosen, {
+        **result,
+        "segments_seen": step * settings.batch_segments,
+        "segments_simulated": simulated * settings.batch_segments,
+    }
 
 
 def _try_int8(
@@ -275,6 +302,11 @@ def settings_from(values: dict[str, Any]) -> TrainingSettings:
         raise ValueError(f"unknown training settings {sorted(unknown)}; known are {sorted(known)}")
     phases = tuple(Phase(**phase) for phase in values.get("phases", [{"segment_s": 1.0, "steps": 1000}]))
     settings = TrainingSettings(**{**values, "phases": phases})
+    if settings.replays < 0 or settings.replay_segments < 1:
+        raise ValueError(
+            f"expected replays of at least 0 and replay_segments of at least 1, found {settings.replays} and "
+            f"{settings.replay_segments}"
+        )
     fitting = TASKS[settings.task].architectures
     if settings.architecture not in fitting:
         raise ValueError(f"architecture: expected one of {sorted(fitting)}, found {settings.architecture!r}")

@@ -92,6 +92,44 @@ def test_simulate_train_evaluate_register_scan_compare(home, clean, spark, tmp_p
     assert compared.apart > 0
 
 
+def _files(folder):
+    files = []
+    for number in range(3):
+        path = folder / f"{number}.npy"
+        np.save(path, (music_like(3.0, 48_000, np.random.default_rng(number)) * 32767).astype(np.int16))
+        files.append(path)
+    return files
+
+
+def test_replays_cost_no_simulation(tmp_path):
+    import torch
+
+    from models.segments import SegmentSource
+    from models.training import Phase, TrainingSettings
+    from models.training import train as train_network
+
+    source = SegmentSource(_files(tmp_path), 48_000)
+    settings = TrainingSettings(
+        batch_segments=6,
+        phases=(Phase(0.25, 3), Phase(0.5, 4)),
+        validation_segments=6,
+        validate_every_steps=7,
+        replays=2,
+    )
+    losses = {}
+    _network, result = train_network(
+        source,
+        source,
+        settings,
+        tmp_path / "work",
+        lambda step, metrics: losses.update({step: metrics["loss"]}),
+        torch.device("cpu"),
+    )
+    assert losses.keys() == {7}
+    assert np.isfinite(losses[7])
+    assert (result["segments_seen"], result["segments_simulated"]) == (42, 18)
+
+
 def test_a_killed_training_goes_on_where_it_was(tmp_path):
     import torch
 
@@ -99,11 +137,7 @@ def test_a_killed_training_goes_on_where_it_was(tmp_path):
     from models.training import Phase, TrainingSettings
     from models.training import train as train_network
 
-    files = []
-    for number in range(3):
-        path = tmp_path / f"{number}.npy"
-        np.save(path, (music_like(3.0, 48_000, np.random.default_rng(number)) * 32767).astype(np.int16))
-        files.append(path)
+    files = _files(tmp_path)
     settings = TrainingSettings(
         batch_segments=6, phases=(Phase(0.25, 4),), validation_segments=6, validate_every_steps=2, seed=3
     )
@@ -127,6 +161,33 @@ def test_a_killed_training_goes_on_where_it_was(tmp_path):
     _network, result = train_network(source(), source(), settings, tmp_path / "again", note, device)
     assert losses == {4: pytest.approx(undisturbed[4], rel=1e-3)}
     assert result["segments_seen"] == 24
+
+
+def test_segments_come_again_at_another_level_with_their_targets():
+    import torch
+
+    from models.replay import Replay
+
+    rng = torch.Generator().manual_seed(1)
+    kept = Replay(5, torch.device("cpu"), seed=2)
+    last: list[torch.Tensor] = []
+    for _ in range(4):
+        batch = torch.randn(3, 64, generator=rng)
+        last += batch
+        kept.add(batch, batch[:, 0])  # a target that tells which segment it belongs to
+    segments, targets = kept.draw(400)
+    seen, factors = set(), []
+    for segment, target in zip(segments, targets, strict=True):
+        [place] = [number for number, known in enumerate(last) if known[0] == target]
+        seen.add(place)
+        factor = segment / last[place]
+        assert torch.allclose(factor, factor[0].expand(64), rtol=1e-4)
+        factors.append(float(factor[0]))
+    assert seen == set(range(7, 12))  # the latest five
+    assert 0.49 < min(map(abs, factors)) < 0.6 < 0.9 < max(map(abs, factors)) <= 1.0
+    assert {np.sign(factor) for factor in factors} == {-1, 1}
+    kept.add(torch.ones(2, 32), torch.ones(2))  # shorter ones
+    assert kept.draw(9)[0].shape == (9, 32)
 
 
 def test_int8_is_kept_where_it_holds_the_figure(home, clean, spark, tmp_path, monkeypatch):
