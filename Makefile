@@ -8,7 +8,7 @@ SLOW ?= slow
 DEMO := $(if $(filter var/demo,$(CATALOGUE)),1)
 export AUSCULT_HOME ?= $(CURDIR)/var
 .DEFAULT_GOAL := help
-.PHONY: help setup scan demo-table register test test-slow chaos audit check bench bench-peers bench-growth bench-serving bench-size bench-training bench-tuning bench-filter bench-localisation bench-together evaluate evaluate-r128 evaluate-clicks evaluate-mp3-glitches lock dist
+.PHONY: help setup scan demo-table register test test-slow chaos audit check bench bench-peers bench-gpu bench-growth bench-serving bench-size bench-training bench-tuning bench-filter bench-localisation bench-together evaluate evaluate-r128 evaluate-clicks evaluate-mp3-glitches lock dist
 
 help: ## print this help
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -64,6 +64,9 @@ bench-peers: setup ## installs Ray Data and Daft (400 MB) and runs `make bench` 
 bench-serving: setup ## ways to run the shipped networks on a CPU (installs ONNX Runtime and OpenVINO); after make evaluate
 	$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements-bench.lock
 	$(BIN)/python -m tests.bench.serving
+
+bench-gpu: setup ## the shipped networks on a GPU, and how many workers it takes to feed one
+	$(BIN)/python -m tests.bench.gpu
 
 bench-growth: setup ## time per audio hour of short titles and long ones, of few and many
 	$(BIN)/python -m tests.bench.growth
