@@ -167,7 +167,7 @@ def train(
         _Batches(source, settings, step),
         batch_size=None,
         num_workers=settings.loader_workers,
-        prefetch_factor=4,
+        prefetch_factor=4 if settings.loader_workers else None,
         pin_memory=device.type == "cuda",
     )
     kept = Replay(settings.replay_segments, device, settings.seed + rank()) if settings.replays else None

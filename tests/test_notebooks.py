@@ -77,6 +77,7 @@ def demo_warehouse(tmp_path_factory, prepared_store, spark):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(("name", "pictures", "players"), [("findings.ipynb", 2, 1), ("operating_point.ipynb", 2, 0)])
 def test_tables_of_the_demo(demo_warehouse, tmp_path, name, pictures, players):
     outputs = run(name, tmp_path)

@@ -115,6 +115,7 @@ def test_replays_cost_no_simulation(tmp_path):
         validation_segments=6,
         validate_every_steps=7,
         replays=2,
+        loader_workers=0,
     )
     losses = {}
     _network, result = train_network(

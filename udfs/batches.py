@@ -261,6 +261,12 @@ def _damage(report: DecodeReport) -> tuple[str | None, str | None]:
     """Code and words for what the decoder could not decode; (None, None) where all was well."""
     if report.packet_errors:
         return "decode_errors", f"{report.packet_errors} packets could not be decoded, the first: {report.first_error}"
+    if report.data:
+        kinds = ", ".join(sorted(set(report.data.values())))
+        return "data_bursts", (
+            f"{len(report.data)} of its channels ({', '.join(sorted(report.data))}) carry data and no sound "
+            f"({kinds}; SMPTE ST 337), which was scored as silence"
+        )
     if report.gaps:
         return "time_jumps", f"the time stamps jump {report.gaps} times; audio around the jumps was not scored"
     if report.format_changes:

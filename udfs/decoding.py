@@ -14,6 +14,7 @@ import av.error
 import numpy as np
 from av.stream import Discard
 
+from udfs.data_bursts import DataBursts
 from udfs.media import (
     LONGEST_PACKET_S,
     MAX_CONSECUTIVE_ERRORS,
@@ -63,6 +64,7 @@ class DecodeReport:
         packet_errors: packets that could not be read or decoded, count.
         gaps: jumps of the time stamps, count.
         format_changes: changes of sample rate or channels midway, count.
+        data: names of channels that carry data in the place of sound, and what it is (`udfs.data_bursts`).
         first_error: the first packet's error.
         decoded_s: audio decoded, seconds.
         position_s: where on the title's time line the decoding is.
@@ -73,6 +75,7 @@ class DecodeReport:
     packet_errors: int = 0
     gaps: int = 0
     format_changes: int = 0
+    data: dict[str, str] = field(default_factory=dict)
     first_error: str | None = None
     decoded_s: float = 0.0
     position_s: float = 0.0
@@ -317,6 +320,7 @@ class _Joiner:
     _length: int = 0
     _rate: int = 0
     _part_names: tuple[str, ...] = ()
+    _bursts: DataBursts = field(default_factory=DataBursts)
 
     def samples(self, frame: av.AudioFrame) -> tuple[np.ndarray, tuple[str, ...]]:
         """Samples of a frame as float32 (channels, time), and the channels' names."""
@@ -365,6 +369,11 @@ class _Joiner:
         if not (joined.min() >= -1.0 and joined.max() <= 1.0):  # NaN is in no range
             np.nan_to_num(joined, copy=False, nan=0.0, posinf=1.0, neginf=-1.0)
             np.clip(joined, -1.0, 1.0, out=joined)
+        if self._format is not None and not self._format[0].startswith(
+            ("flt", "dbl")
+        ):  # lossy codecs carry no such words
+            for channel, kind in self._bursts.silence(joined, self._rate).items():
+                self.report.data[self._part_names[channel]] = kind
         yield Block(self._start, self._rate, joined, self._part_names)
         self._parts, self._length = [], 0
 
