@@ -13,15 +13,8 @@ BURSTS_ALONE = 8  # where only one of the words is to be seen, the other being i
 GUARD = 4  # samples of that silence
 SHORT_S = 0.1  # a rest of a channel with data that has room for no burst
 _WORDS = ((16, 0xF872, 0x4E1F), (20, 0x6F872, 0x54E1F), (24, 0x96F872, 0xA54E1F))  # Pa and Pb at each word length
-_KINDS = {
-    1: "AC-3",
-    11: "DTS",
-    12: "DTS",
-    13: "DTS",
-    16: "E-AC-3",
-    21: "E-AC-3",
-    28: "Dolby E",
-}  # SMPTE ST 338, IEC 61937
+# Of SMPTE ST 338 and IEC 61937.
+_KINDS = {1: "AC-3", 11: "DTS", 12: "DTS", 13: "DTS", 16: "E-AC-3", 21: "E-AC-3", 28: "Dolby E"}
 
 
 def _sample(word: int, bits: int) -> np.float32:

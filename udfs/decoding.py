@@ -369,9 +369,8 @@ class _Joiner:
         if not (joined.min() >= -1.0 and joined.max() <= 1.0):  # NaN is in no range
             np.nan_to_num(joined, copy=False, nan=0.0, posinf=1.0, neginf=-1.0)
             np.clip(joined, -1.0, 1.0, out=joined)
-        if self._format is not None and not self._format[0].startswith(
-            ("flt", "dbl")
-        ):  # lossy codecs carry no such words
+        # Lossy codecs give floats, and could not carry such words.
+        if self._format is not None and not self._format[0].startswith(("flt", "dbl")):
             for channel, kind in self._bursts.silence(joined, self._rate).items():
                 self.report.data[self._part_names[channel]] = kind
         yield Block(self._start, self._rate, joined, self._part_names)
