@@ -25,8 +25,9 @@ import torch
 from jobs.register import contract_of
 from models import checkpoint
 from models.serving import Classifier
-from tests.signals import music_like
+from tests.signals import music_like, spans_of
 from udfs.contract import ShippedModel
+from udfs.encode import AudioTrack, write_media
 
 NETWORKS = ("audio-artifacts", "audio-artifacts-cnn6", "clicks", "mp3-glitches")
 BATCHES = tuple(map(int, os.environ.get("BENCH_BATCHES", "16,64,256,1024").split(",")))
@@ -96,23 +97,13 @@ def _per_second(served: Classifier, waveforms: torch.Tensor) -> float:
 def _titles(folder: Path, recordings: Path | None, count: int) -> list[str]:
     """Files of HOURS of one channel in Opus: one with the recordings in a row, and copies of it."""
     sources = sorted(path for path in recordings.rglob("*") if path.is_file()) if recordings else []
+    pieces: list[np.ndarray] = [_sound(source) for source in sources] or [_sound(None)]
+    sound = np.concatenate(pieces)
+    if not len(sound):
+        raise SystemExit(f"{recordings}: expected recordings that can be decoded, found none")
     first = folder / "0.opus"
-    left = round(HOURS * 3600 * RATE_HZ)
-    with av.open(str(first), "w", format="ogg") as container:
-        stream = container.add_stream("libopus", rate=RATE_HZ, layout="mono")
-        stream.bit_rate = 96_000
-        while left > 0:
-            before = left
-            for source in sources or [None]:
-                piece = _sound(source)[:left]
-                for at in range(0, len(piece), RATE_HZ):
-                    frame = av.AudioFrame.from_ndarray(piece[None, at : at + RATE_HZ], "fltp", "mono")
-                    frame.sample_rate, frame.pts = RATE_HZ, None
-                    container.mux(stream.encode(frame))
-                left -= len(piece)
-            if left == before:
-                raise SystemExit(f"{recordings}: expected recordings that can be decoded, found none")
-        container.mux(stream.encode(None))
+    sound = np.resize(sound, (1, round(HOURS * 3600 * RATE_HZ)))  # again from the start where it is too short
+    write_media(first, [AudioTrack(sound, RATE_HZ, "mono", bit_rate=96_000)])
     for number in range(1, count):
         (folder / f"{number}.opus").write_bytes(first.read_bytes())
     return [str(folder / f"{number}.opus") for number in range(count)]
@@ -174,20 +165,10 @@ def _work(names: list[str], title: str, device: str, barrier: Any, answers: Any)
         predictor.predict(np.zeros((BATCH, model.contract.segment_samples), dtype=np.float32))
         predict._predictors[(model.digest, device, "torch")] = predictor
         models.append(model)
-    span = {
-        "title_id": title,
-        "content_hash": title,
-        "track": 0,
-        "path": title,
-        "start_s": 0.0,
-        "end_s": math.inf,
-        "can_seek": True,
-        "is_timed": True,
-        "models": [model.key for model in models],
-    }
+    spans = spans_of(title, 0.0, math.inf, models=[model.key for model in models], title_id=title)
     barrier.wait()
     last: dict[str, Any] = {}
-    for batch in predict.score_spans([span], models, ScanOptions(batch_segments=BATCH), device, Path):
+    for batch in predict.score_spans(spans, models, ScanOptions(batch_segments=BATCH), device, Path):
         last = batch.slice(batch.num_rows - 1).to_pylist()[0]
     answers.put({"decoded_s": last["decoded_s"], "stages_s": dict(last["stages_s"])})
 
