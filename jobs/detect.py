@@ -78,7 +78,7 @@ def main(argv: list[str]) -> int:
     if options.operating_points is not None:
         points = operating_points.from_table(spark, storage, options.operating_points, points)
     started, scan_id = time.monotonic(), tables.new_scan_id()
-    row = tables.new_scan(scan_id, "stored scores", settings, models, points, device=None)
+    row = tables.new_scan(scan_id, tables.STORED_SCORES, settings, models, points, device=None)
     ours = " OR ".join(f"(model = '{model.name}' AND model_version = '{model.version}')" for model in models)
     with Lease(storage, scan_id):
         if storage.folders(tables.STAGING):

@@ -12,30 +12,18 @@ import hashlib
 import math
 import os
 import re
-from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from jobs.launch import PROJECT, AuscultError, default_warehouse, log, run, session
-from jobs.literals import literal_frame
 
 if TYPE_CHECKING:
-    from pyspark.sql import SparkSession
-
     from jobs.report_media import MediaPlan
     from jobs.report_page import Entry, Report
-    from jobs.storage import Storage
+    from jobs.report_source import Medium, Source
 
-ALL = "all"
-STORED_SCORES = "stored scores"  # catalogue of the runs of jobs/detect.py
-PORTION = 100  # detections cut in one Spark job: bounds what the driver holds
-TASKS_PER_CORE = 3
-PRECISION = ("model", "model_version", "facet", "defect", "valid_low", "valid_high")  # what ranks go by
-NO_CLIP = "No clip"
 SLACK_BYTES = 600  # of an entry's text that comes with its picture and clip
 
 
@@ -45,7 +33,7 @@ def arguments(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--warehouse", default=default_warehouse(), help="where the tables are (default: %(default)s)")
     parser.add_argument("--out", type=Path, required=True, help="HTML file to write; with --folder the folder")
     parser.add_argument(
-        "--scan", metavar="SCAN_ID", help=f"scan to report on, or {ALL} (default: the latest that scored titles)"
+        "--scan", metavar="SCAN_ID", help="scan to report on, or all (default: the latest that scored titles)"
     )
     parser.add_argument("--limit", type=int, default=200, metavar="N", help="detections to show (default: %(default)s)")
     parser.add_argument(
@@ -63,184 +51,7 @@ def arguments(argv: list[str]) -> argparse.Namespace:
     return options
 
 
-@dataclass
-class Medium:
-    """What came of cutting one detection."""
-
-    picture: bytes | None = None
-    audio: bytes | None = None
-    warnings: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-    clip_end_s: float | None = None
-
-
-class Source:
-    """The tables of a warehouse, and the part of them that the report is of."""
-
-    def __init__(self, spark: "SparkSession", storage: "Storage", scan: str | None) -> None:
-        from pyspark.sql import functions as F
-
-        from jobs import tables
-        from udfs.schemas import REVIEWS
-
-        if not storage.exists("detections/_delta_log"):
-            raise AuscultError(f"warehouse {storage.root}: there is no table detections; scan first (jobs/scan.py)")
-        self.spark = spark
-        self.root = storage.root
-        self.tables = {
-            name: tables.read(spark, storage, name) for name in ("detections", "tracks", "segments", "scans")
-        }
-        if storage.exists("reviews/_delta_log"):
-            self.tables["reviews"] = tables.read(spark, storage, "reviews")
-        else:  # a warehouse of an earlier version
-            self.tables["reviews"] = spark.createDataFrame([], REVIEWS)
-        self.scan = None if scan == ALL else self._scan(scan)
-        self.detections, self.tracks = self.tables["detections"], self.tables["tracks"]
-        if self.scan is None:
-            return
-        mine = F.col("scan_id") == self.scan["scan_id"]
-        if self.scan["catalogue"] == STORED_SCORES:
-            self.detections = self.detections.where(mine)
-            return
-        # Where other operating points were applied since (jobs/detect.py), theirs are this scan's detections now.
-        self.tracks = self.tracks.where(mine)
-        later = self.tables["scans"].where(F.col("catalogue") == STORED_SCORES).select("scan_id")
-        replaced = self.detections.join(later, "scan_id", "left_semi").join(
-            self.tracks, ["title_id", "track"], "left_semi"
-        )
-        self.detections = self.detections.where(mine).unionByName(replaced)
-
-    def _scan(self, wanted: str | None) -> dict[str, Any]:
-        scans = sorted(
-            (row.asDict(recursive=True) for row in self.tables["scans"].collect()), key=lambda row: row["started_at"]
-        )
-        if wanted is None:
-            done = [row for row in scans if row["state"] == "finished" and row["titles_done"]]
-            if not done:
-                raise AuscultError(
-                    f"warehouse {self.root}: no finished scan has scored titles; name one with --scan, or --scan {ALL}"
-                )
-            return done[-1]
-        found = next((row for row in scans if row["scan_id"] == wanted), None)
-        if found is None:
-            known = ", ".join(row["scan_id"] for row in scans[-5:]) or "none"
-            raise AuscultError(f"--scan {wanted}: not in the table scans of {self.root}; the latest there: {known}")
-        return found
-
-    def precision(self) -> list[dict[str, Any]]:
-        """Precision over the whole warehouse: a verdict holds for its content in every scan."""
-        from jobs.analyses import analysis
-
-        if self.tables["reviews"].isEmpty():
-            return []
-        # Columns of the catalogue may tell every title apart: only values that somebody has judged.
-        frame = analysis(self.spark, self.tables, "precision").where("decided > 0")
-        return [row.asDict() for row in frame.collect()]
-
-    def rates(self) -> list[dict[str, Any]]:
-        """Detections per 100 hours."""
-        from jobs.analyses import analysis
-
-        sources = {"detections": self.detections, "tracks": self.tracks}
-        return [row.asDict() for row in analysis(self.spark, {**self.tables, **sources}, "rates").collect()]
-
-    def ranked(self, precision: list[dict[str, Any]], limit: int) -> tuple[list[dict[str, Any]], int]:
-        """Detections with their verdicts, ranked as `review.py queue` ranks, the decided ones last.
-
-        Args:
-            precision: what `precision` returned.
-            limit: rows wanted.
-
-        Returns:
-            The rows, and how many there are without the limit.
-        """
-        from pyspark.sql import functions as F
-
-        from jobs import sql
-        from jobs.analyses import analysis
-
-        verdicts = analysis(self.spark, {**self.tables, "detections": self.detections}, "verdicts").persist()
-        known = literal_frame(
-            self.spark,
-            [tuple(row[name] for name in PRECISION) for row in precision],
-            "model string, model_version string, facet string, defect string, valid_low double, valid_high double",
-        )
-        queue = self.spark.sql(sql.text("review_queue"), verdicts=verdicts, precision=known)
-        places = ["title_id", "content_hash", "track", "defect", "start_s", "end_s", "model", "model_version"]
-        ordered = verdicts.join(queue.select(*places, "worth").dropDuplicates(places), places, "left").orderBy(
-            F.desc_nulls_last("worth"), F.desc("peak_score"), "title_id", "track", "start_s", "defect"
-        )
-        rows = [row.asDict(recursive=True) for row in ordered.limit(limit).collect()]
-        count = len(rows) if len(rows) < limit else verdicts.count()
-        verdicts.unpersist()
-        return rows, count
-
-    def tracks_of(self, detections: list[dict[str, Any]]) -> dict[tuple[str, int], dict[str, Any]]:
-        """Rows of `tracks` for detections, by title and track."""
-        from pyspark.sql import functions as F
-
-        keys = {(row["title_id"], row["track"]) for row in detections}
-        if not keys:
-            return {}
-        wanted = literal_frame(self.spark, sorted(keys), "title_id string, track int")
-        rows = self.tables["tracks"].join(F.broadcast(wanted), ["title_id", "track"], "left_semi").collect()
-        return {(row.title_id, row.track): row.asDict(recursive=True) for row in rows}
-
-    def scores(self, detections: list[dict[str, Any]]) -> dict[int, list[tuple[float, float, float]]]:
-        """Scores of the segments around each detection, the largest over its channels, by its index."""
-        from pyspark.sql import functions as F
-
-        from jobs.report_media import HANDLE_S
-
-        if not detections:
-            return {}
-        columns = ("title_id", "track", "content_hash", "model", "model_version")
-        rows = [
-            (number, *(row[name] for name in columns), row["defect"], list(row["channels"] or []),
-             row["start_s"] - HANDLE_S, row["end_s"] + HANDLE_S)
-            for number, row in enumerate(detections)
-        ]  # fmt: skip
-        wanted = literal_frame(
-            self.spark,
-            rows,
-            "number int, title_id string, track int, content_hash string, model string, model_version string, "
-            "defect string, channels array<string>, from_s double, to_s double",
-        )
-        found = (
-            self.tables["segments"]
-            .join(F.broadcast(wanted), list(columns), "inner")
-            .where("start_s < to_s AND end_s > from_s AND array_contains(channels, channel_name)")
-            .withColumn("score", F.expr("try_element_at(scores, defect)"))
-            .where("score IS NOT NULL AND NOT isnan(score)")
-            .groupBy("number", "start_s")
-            .agg(F.max("end_s").alias("end_s"), F.max("score").alias("score"))
-            .groupBy("number")
-            .agg(F.sort_array(F.collect_list(F.struct("start_s", "end_s", "score"))).alias("scores"))
-        )
-        return {row.number: [(float(a), float(b), float(c)) for a, b, c in row.scores] for row in found.collect()}
-
-    def cut(self, entries: list["Entry"], plan: "MediaPlan", timeout_s: float) -> Iterator[tuple["Entry", Medium]]:
-        """Decode, draw and encode on the executors, a portion at a time."""
-        from udfs.clips import CLIP_ORDERS, CLIPS, clip_udf
-
-        cores = self.spark.sparkContext.defaultParallelism
-        for first in range(0, len(entries), PORTION):
-            portion = entries[first : first + PORTION]
-            answers: dict[int, Any] = {}
-            orders = [order for entry in portion if (order := _order(entry, plan)) is not None]
-            if orders:
-                _assign_tasks(orders, cores * TASKS_PER_CORE)
-                tasks = 1 + max(order["task"] for order in orders)
-                self.spark.sparkContext.setJobDescription(f"report: clips of detections from {first + 1}")
-                rows = [tuple(order[name] for name in CLIP_ORDERS.names) for order in orders]
-                frame = self.spark.createDataFrame(rows, CLIP_ORDERS).repartitionById(tasks, "task")
-                answers = {row.number: row for row in frame.mapInArrow(clip_udf(timeout_s), CLIPS).collect()}
-                log.info("%d of %d detections cut", first + len(portion), len(entries))
-            for entry in portion:
-                yield entry, _medium(entry, answers.get(entry.number))
-
-
-def entries_of(source: Source, rows: list[dict[str, Any]]) -> list["Entry"]:
+def entries_of(source: "Source", rows: list[dict[str, Any]]) -> list["Entry"]:
     """What there is to say of each detection without its media."""
     from jobs.report_media import PICTURE_S, Window, window
     from jobs.report_page import Entry
@@ -269,80 +80,12 @@ def choose_clips(entries: list["Entry"], room_bytes: float | None) -> "MediaPlan
     return plan
 
 
-def _order(entry: "Entry", plan: "MediaPlan") -> dict[str, Any] | None:
-    from jobs.report_media import STEREO_SHARE
-    from udfs.clips import STEREO
-    from udfs.remote import path_of
-
-    row = entry.detection
-    path = path_of(str(entry.track.get("uri") or ""))
-    has_picture, has_clip = entry.number <= plan.pictures, entry.number <= plan.clips
-    if path is None or not (has_picture or has_clip):
-        return None
-    share = STEREO_SHARE if set(row["channels"] or []) == set(STEREO) else 1.0
-    return {
-        "number": entry.number, "path": path, "track": row["track"],
-        "content_hash": row["content_hash"], "start_s": row["start_s"], "end_s": row["end_s"], "channels": row["channels"],
-        "from_s": entry.shown.start_s, "to_s": entry.shown.end_s,
-        "clip_start_s": entry.clip.start_s, "clip_end_s": entry.clip.end_s,
-        "bit_rate": round(plan.bit_rate * share) if has_clip else None, "has_picture": has_picture,
-    }  # fmt: skip
-
-
-def _assign_tasks(orders: list[dict[str, Any]], most: int) -> None:
-    """Give each title to one task, so that it is opened once, and each task about as many detections."""
-    titles = Counter(order["path"] for order in orders)
-    loads = [0] * min(most, len(titles))
-    task_of = {}
-    for path, count in titles.most_common():
-        task_of[path] = loads.index(min(loads))
-        loads[task_of[path]] += count
-    for order in orders:
-        order["task"] = task_of[order["path"]]
-
-
-def _medium(entry: "Entry", answer: Any) -> Medium:
-    """The answer to an order in words and bytes."""
-    from udfs.remote import path_of
-
-    row, uri = entry.detection, entry.track.get("uri")
-    if not entry.track:
-        return Medium(warnings=[f"{NO_CLIP}: the title is not in the table tracks any more."])
-    if path_of(str(uri)) is None:
-        return Medium(warnings=[f"{NO_CLIP}: expected a file, found {uri}; mount the storage on every node."])
-    if answer is None:
-        return Medium()
-    if answer.error_code is not None:
-        return Medium(warnings=[f"{NO_CLIP}: {answer.error} ({answer.error_code}; {uri})."])
-    notes = []
-    if answer.audio is not None:
-        names = ", ".join(answer.heard)
-        if answer.is_stereo:
-            notes.append(f"Heard: {names}, left and right.")
-        else:
-            notes.append(f"Heard: {names}." if len(answer.heard) == 1 else f"Heard: the mean of {names}.")
-    if row["end_s"] - row["start_s"] > entry.clip.length_s:
-        notes.append(
-            f"The stretch lasts {row['end_s'] - row['start_s']:.0f} s; the picture shows {entry.shown.length_s:.0f} s, "
-            f"the clip plays {entry.clip.length_s:.0f} s, where it scores highest."
-        )
-    warnings = []
-    if answer.missing_s > 0.05:
-        warnings.append(f"{answer.missing_s:.1f} s could not be decoded; the clip is silent there.")
-    return Medium(
-        None if answer.picture is None else bytes(answer.picture),
-        None if answer.audio is None else bytes(answer.audio),
-        warnings,
-        notes,
-        answer.clip_end_s,
-    )
-
-
-def report_of(source: Source, precision: list[dict[str, Any]], shown: int, count: int) -> "Report":
+def report_of(source: "Source", precision: list[dict[str, Any]], shown: int, count: int) -> "Report":
     """All of the page but its detections."""
     from pyspark.sql import functions as F
 
     from jobs.report_page import MOST_ROWS, Report
+    from jobs.report_source import ALL
 
     scan = source.scan
     name = hashlib.sha256(f"{source.root} {scan['scan_id'] if scan else ALL}".encode()).hexdigest()[:16]
@@ -366,7 +109,9 @@ def report_of(source: Source, precision: list[dict[str, Any]], shown: int, count
     return report
 
 
-def _facts(source: Source, scan: dict[str, Any] | None) -> list[tuple[str, str]]:
+def _facts(source: "Source", scan: dict[str, Any] | None) -> list[tuple[str, str]]:
+    from jobs.tables import STORED_SCORES
+
     if scan is None:
         return [("warehouse", source.root)]
     facts = [
@@ -401,7 +146,7 @@ def _causes() -> dict[str, tuple[str, ...]]:
 
 
 def write_file(
-    out: Path, max_bytes: float, report: "Report", entries: list["Entry"], source: Source, timeout_s: float
+    out: Path, max_bytes: float, report: "Report", entries: list["Entry"], source: "Source", timeout_s: float
 ) -> None:
     """Write the report as one file that holds its media, as far as they fit."""
     from jobs.report_page import data_uri, page
@@ -427,6 +172,7 @@ def write_file(
 def _leave_out(room: float, max_bytes: float, plan: "MediaPlan", report: "Report", entries: list["Entry"]) -> None:
     """Take the last clips, and if need be the last pictures, out again where they do not fit; say so."""
     from jobs.report_media import fitting
+    from jobs.report_source import NO_CLIP
 
     room -= sum(len(text.encode()) for entry in entries for text in (*entry.warnings, *entry.notes))
     pictures = min(fitting([len(entry.picture or "") for entry in entries], room), plan.pictures)
@@ -446,7 +192,7 @@ def _leave_out(room: float, max_bytes: float, plan: "MediaPlan", report: "Report
             )
 
 
-def write_folder(out: Path, report: "Report", entries: list["Entry"], source: Source, timeout_s: float) -> None:
+def write_folder(out: Path, report: "Report", entries: list["Entry"], source: "Source", timeout_s: float) -> None:
     """Write the report as a page beside its media."""
     from jobs.report_page import page
 
@@ -468,7 +214,7 @@ def write_folder(out: Path, report: "Report", entries: list["Entry"], source: So
     _write(out / "index.html", page(report, entries, is_folder=True).encode())
 
 
-def _say(entry: "Entry", medium: Medium) -> None:
+def _say(entry: "Entry", medium: "Medium") -> None:
     from jobs.report_media import Window
 
     entry.warnings += medium.warnings
@@ -520,6 +266,7 @@ def main(argv: list[str]) -> int:
     options = arguments(argv)
     check_out(options.out, is_folder=options.folder)
     from jobs import tables
+    from jobs.report_source import Source
     from jobs.storage import Storage, absolute
 
     spark = session("auscult report")

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 STAGING = "_staging"  # folder of what is scored and not committed, see jobs.commits
+STORED_SCORES = "stored scores"  # for a catalogue in `scans`: the run of jobs/detect.py, which opens no title
 WRITE_TRIES = 10
 CONFLICTS = (  # what Delta raises where another writer was faster; they have no common base
     ConcurrentAppendException,
@@ -123,6 +124,20 @@ def persist(write: Callable[[], T], what: str) -> T:
 def quoted(names: list[str]) -> list[str]:
     """Column names as SQL takes any of them."""
     return ["`" + name.replace("`", "``") + "`" for name in names]
+
+
+def names(spark: SparkSession, storage: Storage) -> list[str]:
+    """The warehouse's Delta tables that have columns, those that other jobs added among them.
+
+    Raises:
+        AuscultError: there is none.
+    """
+    found = [name for name in storage.folders("") if storage.exists(f"{name}/_delta_log")]
+    # A table that was only named in a SQL shell has no columns yet.
+    found = [name for name in found if read(spark, storage, name).columns]
+    if not found:
+        raise AuscultError(f"warehouse {storage.root}: there are no tables; scan first or give another --warehouse")
+    return found
 
 
 def new_scan_id() -> str:

@@ -12,7 +12,7 @@ from delta.tables import DeltaTable
 from pyspark.sql import functions as F
 from signals import music_like, write
 
-from jobs import commits, maintain, scan
+from jobs import commits, consistency, maintain, scan
 from jobs.launch import AuscultError
 from jobs.lease import Lease
 from jobs.plan import INCOMPLETE, TRANSIENT
@@ -60,7 +60,7 @@ def rows(spark, warehouse, name, *without):
 
 
 def facts(spark, warehouse, *without):
-    return {name: rows(spark, warehouse, name, *without) for name in maintain.KEYS}
+    return {name: rows(spark, warehouse, name, *without) for name in consistency.KEYS}
 
 
 def versions(spark, warehouse):
@@ -78,7 +78,7 @@ def problems(capsys):
     for line in capsys.readouterr().out.splitlines():
         if line.startswith(("checked", "after")):
             break
-        for kind in (*maintain.ADVICE, "unfinished chunks"):
+        for kind in (*consistency.ADVICE, "unfinished chunks"):
             if line.startswith(kind):
                 found[kind] = int(line[len(kind) :].split()[0])
     return found
@@ -134,10 +134,10 @@ def test_gaps_are_marked_and_filled_by_the_next_scan(scanned, warehouse, spark, 
     segments.delete(mp3 & frames & (F.col("start_s") > 8))
     assert maintained(warehouse) == maintain.EXIT_PROBLEMS
     found = problems(capsys)
-    assert found[maintain.BETWEEN] == 2
-    assert found[maintain.CHANNELS] == 13
-    assert found[maintain.NOTHING] == pytest.approx(48, abs=2)
-    assert found[maintain.ENDS] == pytest.approx(15, abs=2)
+    assert found[consistency.BETWEEN] == 2
+    assert found[consistency.CHANNELS] == 13
+    assert found[consistency.NOTHING] == pytest.approx(48, abs=2)
+    assert found[consistency.ENDS] == pytest.approx(15, abs=2)
     assert len(found) == 4
     kept = rows(spark, warehouse, "segments")
     assert maintained(warehouse, "--mend") == 0
@@ -156,7 +156,7 @@ def test_last_segments_are_expected_where_another_channel_has_one(warehouse, spa
     level = "model = 'level' AND " + off_grid.replace("hop", "1.0")
     segments.delete(f"{level} AND channel = 0 AND title_id = '{FLAC}'")
     assert maintained(warehouse) == maintain.EXIT_PROBLEMS
-    assert problems(capsys) == {maintain.BETWEEN: 1}
+    assert problems(capsys) == {consistency.BETWEEN: 1}
     segments.delete(level)  # as an earlier version left them
     segments.delete("model = 'frames' AND " + off_grid.replace("hop", "0.256"))
     assert maintained(warehouse) == 0
@@ -174,7 +174,7 @@ def test_what_damage_left_out_is_no_gap(warehouse, spark, capsys):
         (F.col("title_id") == FLAC) & (F.col("model") == "level")
     )
     assert maintained(warehouse) == maintain.EXIT_PROBLEMS
-    assert set(problems(capsys)) == {maintain.NOTHING}
+    assert set(problems(capsys)) == {consistency.NOTHING}
 
 
 @pytest.mark.slow
@@ -187,7 +187,7 @@ def test_orphans_go_and_old_content_stays(warehouse, spark, capsys):
         append(some.withColumn("title_id", F.lit("nobody's")).select(columns), warehouse, name)
         append(some.withColumn("content_hash", F.lit("before")).select(columns), warehouse, name)
     assert maintained(warehouse, "--mend") == 0
-    assert problems(capsys) == {maintain.UNKNOWN_SEGMENTS: 7, maintain.UNKNOWN_DETECTIONS: 2}
+    assert problems(capsys) == {consistency.UNKNOWN_SEGMENTS: 7, consistency.UNKNOWN_DETECTIONS: 2}
     after = facts(spark, warehouse)
     assert after["detections"] == before["detections"]
     assert len(after["segments"]) == len(before["segments"]) + 7

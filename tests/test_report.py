@@ -20,7 +20,7 @@ from PIL import Image
 from pyspark.sql.pandas.types import to_arrow_schema
 from signals import music_like, write
 
-from jobs import report, review
+from jobs import report, report_source, review, tables
 from jobs.launch import PROJECT, AuscultError
 from jobs.report_media import Window, fitting, media_plan, window
 from jobs.report_page import Entry, Report, clock, page
@@ -311,7 +311,7 @@ class NoSpark:
         self.media = media
 
     def cut(self, entries, plan, timeout_s):
-        """As `report.Source.cut`."""
+        """As `report_source.Source.cut`."""
         return zip(entries, self.media, strict=True)
 
 
@@ -319,7 +319,7 @@ class NoSpark:
 def test_the_last_clips_and_then_pictures_give_way(tmp_path, max_mib, pictures, clips_kept):
     out = tmp_path / "r.html"
     entries = [an_entry(number) for number in range(1, 11)]
-    media = [report.Medium(bytes(40_000), bytes(150_000), [], ["Heard: FL."]) for _ in entries]
+    media = [report_source.Medium(bytes(40_000), bytes(150_000), [], ["Heard: FL."]) for _ in entries]
     found_report = a_report()
     report.write_file(out, max_mib * 2**20, found_report, entries, NoSpark(media), 1.0)
     assert out.stat().st_size <= max_mib * 2**20
@@ -373,14 +373,17 @@ def test_a_folder_holds_page_and_media(spark, place, tmp_path):
 def test_reports_follow_other_operating_points(place, spark, tmp_path):
     shutil.copytree(place[0] / "w", tmp_path / "w")
     row = {
-        "scan_id": "d1", "state": "finished", "started_at": AT.replace(hour=4), "catalogue": report.STORED_SCORES, "titles_done": 0,
+        "scan_id": "d1", "state": "finished", "started_at": AT.replace(hour=4), "catalogue": tables.STORED_SCORES, "titles_done": 0,
     }  # fmt: skip
     put(tmp_path / "w", "scans", [row])
     rows = DeltaTable(str(tmp_path / "w" / "detections")).to_pyarrow_table().to_pylist()
     put(tmp_path / "w", "detections", [{**row, "scan_id": "d1"} for row in rows], mode="overwrite")
     storage = Storage(spark, str(tmp_path / "w"))
-    found = {scan: report.Source(spark, storage, scan).detections.count() for scan in (None, "d1", report.ALL, "s1")}
-    assert found == {None: 7, "d1": 8, report.ALL: 8, "s1": 1}
+    found = {
+        scan: report_source.Source(spark, storage, scan).detections.count()
+        for scan in (None, "d1", report_source.ALL, "s1")
+    }
+    assert found == {None: 7, "d1": 8, report_source.ALL: 8, "s1": 1}
 
 
 def test_what_is_wrong_is_told(place, spark, tmp_path):
