@@ -1,5 +1,6 @@
 """What lossy codecs make of a waveform: encoded and decoded again in memory, with PyAV."""
 
+from collections.abc import Callable
 from typing import Any
 
 import av
@@ -28,7 +29,8 @@ def recode(waveform: np.ndarray, sample_rate: int, codec: str, bit_rate: int) ->
     Raises:
         ValueError: Opus at another rate than 48 kHz, the only one that it decodes to.
     """
-    packets, decoder = encode(waveform, sample_rate, codec, bit_rate)
+    packets, new_decoder = encode(waveform, sample_rate, codec, bit_rate)
+    decoder = new_decoder()
     decoded = np.zeros(len(waveform), dtype=np.float32)
     for packet in packets:
         for frame in decoder.decode(packet):
@@ -36,8 +38,10 @@ def recode(waveform: np.ndarray, sample_rate: int, codec: str, bit_rate: int) ->
     return decoded
 
 
-def encode(waveform: np.ndarray, sample_rate: int, codec: str, bit_rate: int) -> tuple[list[av.Packet], Any]:
-    """One channel's packets, and a decoder for them; arguments and errors as of `recode`."""
+def encode(
+    waveform: np.ndarray, sample_rate: int, codec: str, bit_rate: int
+) -> tuple[list[av.Packet], Callable[[], Any]]:
+    """One channel's packets, and what makes a decoder for them; arguments and errors as of `recode`."""
     if codec == "opus" and sample_rate != 48_000:
         raise ValueError(f"opus: expected 48000 Hz, found {sample_rate}")
     encoder_name, decoder_name, sample_format = CODECS[codec]
@@ -51,9 +55,14 @@ def encode(waveform: np.ndarray, sample_rate: int, codec: str, bit_rate: int) ->
     if codec == "mp3":
         encoder.options = {"compression_level": "7"}  # half the time at next to the same sound
     encoder.open()
-    decoder = CodecContext.create(decoder_name, "r")
-    decoder.extradata = encoder.extradata
-    decoder.sample_rate, decoder.layout = sample_rate, "mono"  # type: ignore[attr-defined]
+    extradata = encoder.extradata
+
+    def new_decoder() -> Any:
+        decoder = CodecContext.create(decoder_name, "r")
+        decoder.extradata = extradata
+        decoder.sample_rate, decoder.layout = sample_rate, "mono"  # type: ignore[attr-defined]
+        return decoder
+
     size = encoder.frame_size  # type: ignore[attr-defined]
     # Two frames of silence more push out the last of the sound.
     padded = np.concatenate([waveform, np.zeros(-len(waveform) % size + 2 * size, dtype=np.float32)])
@@ -63,7 +72,7 @@ def encode(waveform: np.ndarray, sample_rate: int, codec: str, bit_rate: int) ->
         frame.sample_rate, frame.pts = sample_rate, start
         packets += encoder.encode(frame)  # type: ignore[attr-defined]
     packets += encoder.encode(None)  # type: ignore[attr-defined]
-    return packets, decoder
+    return packets, new_decoder
 
 
 def place(frame: av.AudioFrame, duration: int, decoded: np.ndarray) -> None:

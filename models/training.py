@@ -156,13 +156,14 @@ def train(
     )
     work.mkdir(parents=True, exist_ok=True)
     state_file, best_file = work / "state.pt", work / "best.safetensors"
-    step, best = 0, -math.inf
+    step, simulated, best = 0, 0, -math.inf
     if state_file.exists():
         state = torch.load(state_file, weights_only=True)
         network.load_state_dict(state["network"])
         optimiser.load_state_dict(state["optimiser"])
         schedule.load_state_dict(state["schedule"])
         step, best = state["step"], state["best"]
+        simulated = state.get("simulated", 0)  # not in a checkpoint of an earlier version
     loader = DataLoader(
         _Batches(source, settings, step),
         batch_size=None,
@@ -188,6 +189,7 @@ def train(
     while step < settings.steps:
         if settings.is_simulated(step, first_step):
             waveforms, targets = (part.to(device, non_blocking=True) for part in next(batches))
+            simulated += 1
             if kept is not None:
                 kept.add(waveforms, targets)
         else:
@@ -228,6 +230,7 @@ def train(
             "optimiser": optimiser.state_dict(),
             "schedule": schedule.state_dict(),
             "step": step,
+            "simulated": simulated,
             "best": best,
             "random": torch.get_rng_state(),
         }
@@ -238,7 +241,6 @@ def train(
     chosen = checkpoint.load(best_file)
     result = evaluate(task, chosen, *held_out, device)
     result |= _try_int8(chosen, task, *held_out, result[task.figure])
-    simulated = sum(settings.is_simulated(number) for number in range(step))
     return chosen, {
         **result,
         "segments_seen": step * settings.batch_segments,

@@ -164,6 +164,31 @@ def test_a_killed_training_goes_on_where_it_was(tmp_path):
     assert result["segments_seen"] == 24
 
 
+def test_what_was_simulated_before_a_kill_counts(tmp_path):
+    import torch
+
+    from models.segments import SegmentSource
+    from models.training import Phase, TrainingSettings
+    from models.training import train as train_network
+
+    source = SegmentSource(_files(tmp_path), 48_000)
+    settings = TrainingSettings(
+        batch_segments=6, phases=(Phase(0.25, 6),), validation_segments=6, validate_every_steps=2, replays=2,
+        loader_workers=0,
+    )  # fmt: skip
+
+    def killed_before_step_4_is_saved(step, metrics):
+        if step == 4:
+            raise KeyboardInterrupt
+
+    rest = (source, source, settings, tmp_path / "work")
+    with pytest.raises(KeyboardInterrupt):
+        train_network(*rest, killed_before_step_4_is_saved, torch.device("cpu"))
+    _network, result = train_network(*rest, lambda step, metrics: None, torch.device("cpu"))
+    # Of the first two steps one; what is replayed is lost with the process, so the third is simulated, and the sixth.
+    assert (result["segments_seen"], result["segments_simulated"]) == (36, 18)
+
+
 def test_segments_come_again_at_another_level_with_their_targets():
     import torch
 

@@ -84,13 +84,14 @@ def damaged(
     Returns:
         The clean and the damaged decode, float32 (samples,), full scale +-1.
     """
-    packets, decoder = encode(waveform, sample_rate, "mp3", BIT_RATE)
+    packets, new_decoder = encode(waveform, sample_rate, "mp3", BIT_RATE)
     contents = [(bytes(packet), packet.pts) for packet in packets]
     clean, broken = np.zeros_like(waveform), np.zeros_like(waveform)
+    decoder = new_decoder()
     for packet in packets:
         for frame in decoder.decode(packet):
             place(frame, MP3_FRAME, clean)
-    _, decoder = encode(waveform[:0], sample_rate, "mp3", BIT_RATE)
+    decoder = new_decoder()
     for content, time in contents:
         hit = rng.random() < probability
         frames = _decoded(decoder, _overwritten(content, rng), time, sample_rate) if hit else None
