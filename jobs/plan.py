@@ -283,6 +283,7 @@ def _row(title: Title, info: TrackInfo | None) -> dict[str, Any]:
             "channel_layout": info.channel_layout,
             "duration_s": info.duration_s,
             "declared_s": info.declared_s,
+            "encrypted_share": info.encrypted_share,
         }
     return row
 

@@ -31,7 +31,10 @@ def outcome(track: dict[str, Any], mine: list[dict[str, Any]], scan_id: str) -> 
     row["decoded_s"] = sum(report["decoded_s"] for report in mine)
     failed = next((report for report in mine if report["error_code"] is not None), None)
     declared_s, duration_s = row.pop("declared_s", None), row["duration_s"]
-    if failed is not None:
+    if encrypted_share := row.pop("encrypted_share", 0.0):
+        row["error_code"] = "encrypted"
+        row["error"] = f"{encrypted_share:.0%} of the track is scrambled and was not scored; deliver it decrypted"
+    elif failed is not None:
         row["error_code"], row["error"] = failed["error_code"], failed["error"]
     elif is_cut_short(declared_s, duration_s):
         row["error_code"] = "truncated"

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import av
+import encrypted_files
 import numpy as np
 import ogg
-from signals import crc, music_like, write
+from signals import crc, music_like, write, write_as
 
 from udfs.encode import AudioTrack, write_media
 
@@ -102,6 +103,7 @@ class Maker:
             self.changing_midway,
             self.damaged_packets,
             self.time_stamps,
+            self.encrypted,
             self.other_streams,
             self.channels_and_formats,
             self.long_silence,
@@ -458,6 +460,24 @@ class Maker:
                 rejected("not_media", "no_packets"),
             ),
         )
+
+    def encrypted(self) -> None:
+        def plain(container: str, codec: str, options: dict[str, str], title: str | None = None) -> bytes:
+            path = self.outside / f"plain.{container}"
+            return write_as(path, container, codec, RATE, "stereo", options, self.music[0], title).read_bytes()
+
+        stream, cinema = plain("mpegts", "ac3", {}), plain("mxf", "pcm_s24le", {})
+        web = plain("webm", "libopus", {}, encrypted_files.TITLE)
+        for name, content in {
+            "packaged.mp4": plain("mp4", "aac", encrypted_files.CENC),
+            "packaged opus.mp4": plain("mp4", "libopus", encrypted_files.CENC),
+            "cinema.mxf": encrypted_files.mxf(cinema),
+            "web.webm": encrypted_files.matroska(web),
+            "off air.ts": encrypted_files.transport_stream(stream, 0.0, 1.0),
+        }.items():
+            self.add(name, "encrypted", content, **rejected("encrypted"))
+        paid = encrypted_files.transport_stream(stream, 0.7, 1.0)
+        self.add("off air, paid until then.ts", "encrypted", paid, **partial("encrypted", least_s=0.6 * SECONDS))
 
     def other_streams(self) -> None:
         for suffix in (".mp4", ".mkv"):

@@ -3,6 +3,7 @@
 import itertools
 from pathlib import Path
 
+import av
 import numpy as np
 from scipy import signal
 
@@ -36,6 +37,31 @@ def write(path: Path, waveform, rate_hz=48_000, layout=None, **options):
         waveform = np.clip(signal.resample_poly(waveform, rate_hz // factor, 48_000 // factor, axis=1), -1, 1)
     layout = layout or {1: "mono", 2: "stereo", 6: "5.1"}[waveform.shape[0]]
     write_media(path, [AudioTrack(waveform.astype(np.float32), rate_hz, layout)], **options)
+    return path
+
+
+def write_as(path, container, codec, rate_hz, layout, options, waveform, title=None):
+    """Encode a waveform (time), the same in all channels, as FFmpeg's own muxer and encoder do."""
+    with av.open(str(path), "w", format=container, options=options) as target:
+        # FFmpeg writes no MXF without a picture, and takes no stream once the first packet is there.
+        picture = None
+        if container == "mxf":
+            picture = target.add_stream("mpeg2video", rate=25, width=64, height=64, pix_fmt="yuv420p")
+        stream = target.add_stream(codec, rate=rate_hz, layout=layout, bit_rate=192_000)
+        if title is not None:
+            stream.metadata["title"] = title
+        stream.codec_context.open()
+        if picture is not None:
+            frames = [av.VideoFrame(64, 64, "yuv420p") for _ in range(len(waveform) * 25 // rate_hz)]
+            target.mux([packet for frame in [*frames, None] for packet in picture.encode(frame)])
+        packed = np.repeat(waveform, stream.layout.nb_channels)[None]
+        frame = av.AudioFrame.from_ndarray(packed, format="flt", layout=layout)
+        frame.sample_rate = rate_hz
+        size = stream.codec_context.frame_size or 1024
+        cut = av.AudioResampler(stream.format.name, layout, rate_hz, frame_size=size)
+        for part in itertools.chain(cut.resample(frame), cut.resample(None), [None]):
+            for packet in stream.encode(part):
+                target.mux(packet)
     return path
 
 

@@ -1,12 +1,9 @@
 """Whole files in the containers and codecs that masters, archives and broadcasters keep: nothing is wrong with them, and none is said to be."""
 
-import itertools
-
-import av
 import numpy as np
 import pytest
 from scipy import signal
-from signals import heard
+from signals import heard, write_as
 
 from udfs.decoding import TIME_JUMP
 
@@ -44,29 +41,6 @@ CASES = [
     ("flv", "eac3", 48_000, "5.1", {}),
     ("flv", "libopus", 48_000, "stereo", {}),
 ]  # fmt: skip
-
-
-def write_as(path, container, codec, rate_hz, layout, options, waveform):
-    """Encode a waveform (time), the same in all channels, as FFmpeg's own muxer and encoder do."""
-    with av.open(str(path), "w", format=container, options=options) as target:
-        # FFmpeg writes no MXF without a picture, and takes no stream once the first packet is there.
-        picture = None
-        if container == "mxf":
-            picture = target.add_stream("mpeg2video", rate=25, width=64, height=64, pix_fmt="yuv420p")
-        stream = target.add_stream(codec, rate=rate_hz, layout=layout, bit_rate=192_000)
-        stream.codec_context.open()
-        if picture is not None:
-            frames = [av.VideoFrame(64, 64, "yuv420p") for _ in range(round(SECONDS * 25))]
-            target.mux([packet for frame in [*frames, None] for packet in picture.encode(frame)])
-        packed = np.repeat(waveform, stream.layout.nb_channels)[None]
-        frame = av.AudioFrame.from_ndarray(packed, format="flt", layout=layout)
-        frame.sample_rate = rate_hz
-        size = stream.codec_context.frame_size or 1024
-        cut = av.AudioResampler(stream.format.name, layout, rate_hz, frame_size=size)
-        for part in itertools.chain(cut.resample(frame), cut.resample(None), [None]):
-            for packet in stream.encode(part):
-                target.mux(packet)
-    return path
 
 
 @pytest.mark.parametrize(

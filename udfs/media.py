@@ -4,12 +4,14 @@ import contextlib
 import hashlib
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import av
 import av.error
 from av.stream import Discard
+
+from udfs import encryption
 
 # Demuxers that may open a file. FFmpeg picks a demuxer by content, whatever the file's name, and
 # some of them (hls, concat, dash, image2 ...) would open further files or URLs.
@@ -97,6 +99,8 @@ MAX_CONSECUTIVE_ERRORS = 64
 # the longer ones is 1,024.
 VORBIS_JITTER_S = 0.018
 LONGEST_PACKET_S = 1.0  # what a packet is believed of its length
+ASKED_EVERY = 16  # packets, whether they are encrypted
+MOST_ENCRYPTED = 0.5  # of a track whose rest is worth scanning
 SHORTFALL_S = 1.0  # decoders pad the ends of a track; what is missing below this is not damage
 # What a header may claim and still be believed: telephone to measurement microphones, mono to the largest beds of objects.
 SAMPLE_RATES_HZ = (4_000, 768_000)
@@ -138,6 +142,7 @@ class TrackInfo:
     declared_s: float | None = None  # what the header claims, where such claims are worth anything
     error_code: str | None = None
     error: str | None = None
+    encrypted_share: float = 0.0  # of the packets; what is not encrypted can be scanned
 
 
 def describe(error: Exception) -> str:
@@ -235,8 +240,9 @@ def probe(path: str) -> list[TrackInfo]:
             if packet.size and packet.stream_index in measures:
                 measures[packet.stream_index].add(packet)
         origin = origin_s(container)
+        shares = _encrypted_shares(path, container_name, streams, measures)
         tracks = [
-            _track_info(number, stream, measures[stream.index], container_name, origin)
+            _track_info(number, stream, measures[stream.index], container_name, origin, shares[number])
             for number, stream in enumerate(streams)
         ]
         if container_name in DECLARING_CONTAINERS or (container_name == "mp3" and _has_xing_header(path)):
@@ -248,6 +254,24 @@ def probe(path: str) -> list[TrackInfo]:
                 if container_name == "wav" and track.declared_s is not None:
                     track.declared_s *= _riff_excess(path)
         return tracks
+
+
+def _encrypted_shares(
+    path: str,
+    container: str,
+    streams: list[av.audio.stream.AudioStream],
+    measures: Mapping[int, "_PacketMeasure"],
+) -> list[tuple[str, float] | None]:
+    """With what and how much of each track is encrypted; None where nothing is."""
+    if container == "mpegts":  # FFmpeg passes over scrambled packets, so that the rest is sound
+        shares = encryption.scrambled_shares(path, [stream.id for stream in streams])
+        return [("MPEG-TS scrambling", share) if (share := shares.get(stream.id)) else None for stream in streams]
+    found: list[tuple[str, float] | None] = []
+    for stream in streams:
+        scheme = "ISO/IEC 23001-7" if measures[stream.index].is_encrypted else None
+        scheme = scheme or encryption.scheme_of(path, container, stream)
+        found.append((scheme, 1.0) if scheme is not None else None)  # of which FFmpeg would make noise
+    return found
 
 
 def _riff_excess(path: str) -> float:
@@ -284,8 +308,9 @@ class _PacketMeasure:
         is_vorbis = codec is not None and codec.name == "vorbis"
         self.jitter = VORBIS_JITTER_S / float(stream.time_base) if is_vorbis and stream.time_base else 0.0
         self.longest = round(LONGEST_PACKET_S / float(stream.time_base)) if stream.time_base else 0
-        self.is_ogg = container == "ogg"
+        self.is_ogg, self.is_mov = container == "ogg", container == "mov"
         self.count = 0
+        self.is_encrypted = False
         self.duration = 0
         self.first: int | None = None
         self.end: int | None = None
@@ -294,6 +319,9 @@ class _PacketMeasure:
 
     def add(self, packet: av.Packet) -> None:
         self.hash.update(packet)
+        # Asking costs as much as hashing a small packet. A packaged title may begin in the clear, but goes on encrypted.
+        if self.is_mov and self.count % ASKED_EVERY == 0 and packet.has_sidedata("encryption_info"):
+            self.is_encrypted = True
         self.count += 1
         duration = packet.duration or 0
         if self.is_ogg and duration >= 2**31:
@@ -323,8 +351,10 @@ def _track_info(
     measure: _PacketMeasure,
     container: str,
     origin_s: float,
+    scheme_and_share: tuple[str, float] | None,
 ) -> TrackInfo:
     codec = stream.codec_context
+    scheme, share = scheme_and_share if scheme_and_share is not None else ("", 0.0)
     name = codec.name if codec is not None else "unknown"
     rate_hz, channels = (int(codec.sample_rate or 0), int(codec.channels or 0)) if codec is not None else (0, 0)
     tick = float(measure.time_base) if measure.time_base else 0.0
@@ -348,8 +378,13 @@ def _track_info(
         content_hash=measure.hash.hexdigest(),
         can_seek=is_timed and (is_pcm or (name, container) in SEEK_EXACT),
         is_timed=is_timed,
+        encrypted_share=share,
     )
-    if not any(name == known or (known.endswith("_") and name.startswith(known)) for known in CODECS):
+    if share > MOST_ENCRYPTED:
+        info.error_code = "encrypted"
+        how_much = "the track" if share == 1.0 else f"{share:.0%} of the track"
+        info.error = f"{how_much} is encrypted ({scheme}); deliver it decrypted"
+    elif not any(name == known or (known.endswith("_") and name.startswith(known)) for known in CODECS):
         info.error_code, info.error = (
             "unsupported_codec",
             f"codec {name!r} is not among the decoders that are allowed here",
