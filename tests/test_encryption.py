@@ -82,6 +82,11 @@ def test_what_is_scrambled_for_a_while_leaves_a_partial_track(plain, tmp_path):
     assert "encrypted_share" not in row
 
 
+def test_a_few_damaged_packets_are_no_encryption(plain, tmp_path):
+    _path, info = probed(tmp_path, encrypted_files.transport_stream(plain("mpegts", "ac3"), 0.5, 0.505))
+    assert (info.error_code, info.encrypted_share) == (None, 0.0)
+
+
 @pytest.mark.parametrize("step", [188, 192, 204])
 def test_shares_of_packets_of_any_size_and_begin(plain, tmp_path, step):
     content = encrypted_files.transport_stream(plain("mpegts", "ac3") * 80, 0.25, 0.5, step)

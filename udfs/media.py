@@ -100,6 +100,7 @@ MAX_CONSECUTIVE_ERRORS = 64
 VORBIS_JITTER_S = 0.018
 LONGEST_PACKET_S = 1.0  # what a packet is believed of its length
 ASKED_EVERY = 16  # packets, whether they are encrypted
+LEAST_ENCRYPTED = 0.01  # of a transport stream: bad reception sets the flag of a packet now and then
 MOST_ENCRYPTED = 0.5  # of a track whose rest is worth scanning
 SHORTFALL_S = 1.0  # decoders pad the ends of a track; what is missing below this is not damage
 # What a header may claim and still be believed: telephone to measurement microphones, mono to the largest beds of objects.
@@ -265,7 +266,8 @@ def _encrypted_shares(
     """With what and how much of each track is encrypted; None where nothing is."""
     if container == "mpegts":  # FFmpeg passes over scrambled packets, so that the rest is sound
         shares = encryption.scrambled_shares(path, [stream.id for stream in streams])
-        return [("MPEG-TS scrambling", share) if (share := shares.get(stream.id)) else None for stream in streams]
+        told = [shares.get(stream.id, 0.0) for stream in streams]
+        return [("MPEG-TS scrambling", share) if share > LEAST_ENCRYPTED else None for share in told]
     found: list[tuple[str, float] | None] = []
     for stream in streams:
         scheme = "ISO/IEC 23001-7" if measures[stream.index].is_encrypted else None
