@@ -30,12 +30,7 @@ def recode(waveform: np.ndarray, sample_rate: int, codec: str, bit_rate: int) ->
         ValueError: Opus at another rate than 48 kHz, the only one that it decodes to.
     """
     packets, new_decoder = encode(waveform, sample_rate, codec, bit_rate)
-    decoder = new_decoder()
-    decoded = np.zeros(len(waveform), dtype=np.float32)
-    for packet in packets:
-        for frame in decoder.decode(packet):
-            place(frame, packet.duration or 0, decoded)
-    return decoded
+    return decode(packets, new_decoder(), len(waveform))
 
 
 def encode(
@@ -73,6 +68,15 @@ def encode(
         packets += encoder.encode(frame)  # type: ignore[attr-defined]
     packets += encoder.encode(None)  # type: ignore[attr-defined]
     return packets, new_decoder
+
+
+def decode(packets: list[av.Packet], decoder: Any, samples: int) -> np.ndarray:
+    """What a decoder makes of the packets of `encode`, float32 (samples,)."""
+    decoded = np.zeros(samples, dtype=np.float32)
+    for packet in packets:
+        for frame in decoder.decode(packet):
+            place(frame, packet.duration or 0, decoded)
+    return decoded
 
 
 def place(frame: av.AudioFrame, duration: int, decoded: np.ndarray) -> None:

@@ -100,5 +100,4 @@ def test_noise_and_scraps_have_no_scrambled_packets(tmp_path):
     path = tmp_path / "noise.ts"
     for content in (b"", b"G", np.random.default_rng(1).bytes(100_000)):
         path.write_bytes(content)
-        shares = scrambled_shares(str(path), [0x1234])
-        assert shares == {} or set(shares) == {0x1234}
+        assert scrambled_shares(str(path), [0x1234]) == {}

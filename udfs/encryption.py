@@ -5,56 +5,85 @@ noise at full scale it would be hiss from end to end.
 """
 
 import os
-from collections.abc import Collection
-from typing import BinaryIO
+import re
+import uuid
+from collections.abc import Collection, Sequence
+from typing import BinaryIO, NamedTuple
 
 import av
 import numpy as np
 
 HEAD_BYTES = 1 << 20  # where a file's headers are looked for
-# SMPTE ST 429-6: the key of an encrypted element, and of the set in the header that says how; the seventh byte is a version.
-_MXF_KEYS = (
-    bytes.fromhex("060e2b34020401"),
-    bytes.fromhex("0d010301027e0100"),
-    bytes.fromhex("060e2b34025301"),
-    bytes.fromhex("0d01040102020000"),
-)
-_ASF_OBJECTS = (  # content encryption, the plain and the extended
-    bytes.fromhex("fbb3112223bdd211b4b700a0c955fc6e"),
-    bytes.fromhex("14e68a292226174cb935dae07ee9289c"),
-)
+LEAST_SCRAMBLED = 0.01  # of a transport stream: bad reception sets the flag of a packet now and then
+# What stands in the headers of a file whose tracks are all encrypted, by its container.
+_HEADS = {
+    # The key of an encrypted element, and of the set that says how; the eighth byte is a version.
+    "mxf": (
+        "SMPTE ST 429-6",
+        rb"\x06\x0e\x2b\x34\x02(\x04\x01.\x0d\x01\x03\x01\x02\x7e\x01\0|\x53\x01.\x0d\x01\x04\x01\x02\x02\0\0)",
+    ),
+    # The objects "content encryption" and "extended content encryption".
+    "asf": (
+        "Windows Media DRM",
+        b"|".join(
+            re.escape(uuid.UUID(name).bytes_le)
+            for name in ("2211b3fb-bd23-11d2-b4b7-00a0c955fc6e", "298ae614-2622-4c17-b935-dae07ee9289c")
+        ),
+    ),
+}
 _MP4_ENTRIES = {"drms": "FairPlay", "aavd": "Audible"}  # of ISO/IEC 23001-7, which has "enca", the packets tell
 _TS_PACKETS = (188, 192, 204)  # bytes: plain, with a time code (M2TS), with Reed-Solomon bytes
 _TS_WINDOW = 1000  # packets read at a place
 _TS_WINDOWS = 64  # places in a file: 12 MB at most
 
 
-def scheme_of(path: str, container: str, stream: av.audio.stream.AudioStream) -> str | None:
-    """What a track is encrypted with by the word of the file's headers; None where they know of nothing.
+class Encryption(NamedTuple):
+    """With what a track is encrypted, and how much of it, 0 to 1."""
+
+    scheme: str
+    share: float
+
+
+CLEAR = Encryption("", 0.0)
+
+
+def of_tracks(
+    path: str, container: str, streams: Sequence[av.audio.stream.AudioStream], packaged: Collection[int]
+) -> list[Encryption]:
+    """What is encrypted of the tracks of a file.
 
     Args:
         path: the file.
         container: short name of its demuxer.
-        stream: the track.
+        streams: the tracks.
+        packaged: indices of streams whose packets say that they are encrypted (ISO/IEC 23001-7).
     """
+    if container == "mpegts":  # FFmpeg passes over scrambled packets, so that the rest is sound
+        shares = scrambled_shares(path, [stream.id for stream in streams])
+        told = [shares.get(stream.id, 0.0) for stream in streams]
+        return [Encryption("MPEG-TS scrambling", share) if share > LEAST_SCRAMBLED else CLEAR for share in told]
+    of_file = _scheme_of_file(path, container)
+    schemes = [
+        of_file or ("ISO/IEC 23001-7" if stream.index in packaged else _scheme_of_track(container, stream))
+        for stream in streams
+    ]
+    return [Encryption(scheme, 1.0) if scheme is not None else CLEAR for scheme in schemes]  # made noise of as a whole
+
+
+def _scheme_of_file(path: str, container: str) -> str | None:
+    if container not in _HEADS:
+        return None
+    scheme, pattern = _HEADS[container]
+    with open(path, "rb") as file:
+        return scheme if re.search(pattern, file.read(HEAD_BYTES), re.DOTALL) else None
+
+
+def _scheme_of_track(container: str, stream: av.audio.stream.AudioStream) -> str | None:
     if container == "mov":
         codec = stream.codec_context
         return _MP4_ENTRIES.get(codec.codec_tag) if codec is not None else None
-    if container == "matroska":
-        return "ContentEncryption" if "enc_key_id" in {name.lower() for name in stream.metadata} else None
-    if container not in ("mxf", "asf"):
-        return None
-    with open(path, "rb") as file:
-        head = file.read(HEAD_BYTES)
-    if container == "asf":
-        return "Windows Media DRM" if any(guid in head for guid in _ASF_OBJECTS) else None
-    for first, last in zip(_MXF_KEYS[::2], _MXF_KEYS[1::2], strict=True):
-        at = head.find(first)
-        while at >= 0:
-            if head[at + 8 : at + 16] == last:
-                return "SMPTE ST 429-6"
-            at = head.find(first, at + 1)
-    return None
+    is_told = container == "matroska" and "enc_key_id" in {name.lower() for name in stream.metadata}
+    return "ContentEncryption" if is_told else None
 
 
 def scrambled_shares(path: str, pids: Collection[int]) -> dict[int, float]:

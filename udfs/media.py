@@ -4,7 +4,7 @@ import contextlib
 import hashlib
 import os
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import av
@@ -100,7 +100,6 @@ MAX_CONSECUTIVE_ERRORS = 64
 VORBIS_JITTER_S = 0.018
 LONGEST_PACKET_S = 1.0  # what a packet is believed of its length
 ASKED_EVERY = 16  # packets, whether they are encrypted
-LEAST_ENCRYPTED = 0.01  # of a transport stream: bad reception sets the flag of a packet now and then
 MOST_ENCRYPTED = 0.5  # of a track whose rest is worth scanning
 SHORTFALL_S = 1.0  # decoders pad the ends of a track; what is missing below this is not damage
 # What a header may claim and still be believed: telephone to measurement microphones, mono to the largest beds of objects.
@@ -241,9 +240,10 @@ def probe(path: str) -> list[TrackInfo]:
             if packet.size and packet.stream_index in measures:
                 measures[packet.stream_index].add(packet)
         origin = origin_s(container)
-        shares = _encrypted_shares(path, container_name, streams, measures)
+        packaged = {index for index, measure in measures.items() if measure.is_encrypted}
+        encryptions = encryption.of_tracks(path, container_name, streams, packaged)
         tracks = [
-            _track_info(number, stream, measures[stream.index], container_name, origin, shares[number])
+            _track_info(number, stream, measures[stream.index], container_name, origin, encryptions[number])
             for number, stream in enumerate(streams)
         ]
         if container_name in DECLARING_CONTAINERS or (container_name == "mp3" and _has_xing_header(path)):
@@ -255,25 +255,6 @@ def probe(path: str) -> list[TrackInfo]:
                 if container_name == "wav" and track.declared_s is not None:
                     track.declared_s *= _riff_excess(path)
         return tracks
-
-
-def _encrypted_shares(
-    path: str,
-    container: str,
-    streams: list[av.audio.stream.AudioStream],
-    measures: Mapping[int, "_PacketMeasure"],
-) -> list[tuple[str, float] | None]:
-    """With what and how much of each track is encrypted; None where nothing is."""
-    if container == "mpegts":  # FFmpeg passes over scrambled packets, so that the rest is sound
-        shares = encryption.scrambled_shares(path, [stream.id for stream in streams])
-        told = [shares.get(stream.id, 0.0) for stream in streams]
-        return [("MPEG-TS scrambling", share) if share > LEAST_ENCRYPTED else None for share in told]
-    found: list[tuple[str, float] | None] = []
-    for stream in streams:
-        scheme = "ISO/IEC 23001-7" if measures[stream.index].is_encrypted else None
-        scheme = scheme or encryption.scheme_of(path, container, stream)
-        found.append((scheme, 1.0) if scheme is not None else None)  # of which FFmpeg would make noise
-    return found
 
 
 def _riff_excess(path: str) -> float:
@@ -353,10 +334,9 @@ def _track_info(
     measure: _PacketMeasure,
     container: str,
     origin_s: float,
-    scheme_and_share: tuple[str, float] | None,
+    encrypted: encryption.Encryption,
 ) -> TrackInfo:
     codec = stream.codec_context
-    scheme, share = scheme_and_share if scheme_and_share is not None else ("", 0.0)
     name = codec.name if codec is not None else "unknown"
     rate_hz, channels = (int(codec.sample_rate or 0), int(codec.channels or 0)) if codec is not None else (0, 0)
     tick = float(measure.time_base) if measure.time_base else 0.0
@@ -380,12 +360,12 @@ def _track_info(
         content_hash=measure.hash.hexdigest(),
         can_seek=is_timed and (is_pcm or (name, container) in SEEK_EXACT),
         is_timed=is_timed,
-        encrypted_share=share,
+        encrypted_share=encrypted.share,
     )
-    if share > MOST_ENCRYPTED:
+    if encrypted.share > MOST_ENCRYPTED:
         info.error_code = "encrypted"
-        how_much = "the track" if share == 1.0 else f"{share:.0%} of the track"
-        info.error = f"{how_much} is encrypted ({scheme}); deliver it decrypted"
+        how_much = "the track" if encrypted.share == 1.0 else f"{encrypted.share:.0%} of the track"
+        info.error = f"{how_much} is encrypted ({encrypted.scheme}); deliver it decrypted"
     elif not any(name == known or (known.endswith("_") and name.startswith(known)) for known in CODECS):
         info.error_code, info.error = (
             "unsupported_codec",

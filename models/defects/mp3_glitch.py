@@ -11,7 +11,7 @@ import av
 import numpy as np
 from scipy import fft, signal
 
-from models.codecs import encode, place
+from models.codecs import decode, encode, place
 
 BIT_RATE = 128_000  # of one channel
 PROBABILITY = 0.05  # of a frame
@@ -86,11 +86,7 @@ def damaged(
     """
     packets, new_decoder = encode(waveform, sample_rate, "mp3", BIT_RATE)
     contents = [(bytes(packet), packet.pts) for packet in packets]
-    clean, broken = np.zeros_like(waveform), np.zeros_like(waveform)
-    decoder = new_decoder()
-    for packet in packets:
-        for frame in decoder.decode(packet):
-            place(frame, MP3_FRAME, clean)
+    clean, broken = decode(packets, new_decoder(), len(waveform)), np.zeros_like(waveform)
     decoder = new_decoder()
     for content, time in contents:
         hit = rng.random() < probability
