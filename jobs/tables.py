@@ -22,6 +22,7 @@ from delta.exceptions import (
 )
 from delta.tables import DeltaTable
 from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
 from pyspark.sql.types import StructField, StructType
 
 from jobs.launch import AuscultError, log
@@ -106,8 +107,10 @@ def first_line(error: Exception) -> str:
 
 
 def read(spark: SparkSession, storage: Storage, name: str) -> DataFrame:
-    """A table of the warehouse."""
-    return spark.read.format("delta").load(storage.locate(name))
+    """A table of the warehouse; columns that a table of an earlier version lacks are NULL."""
+    table = spark.read.format("delta").load(storage.locate(name))
+    missing = [field for field in TABLES.get(name, ()) if table.columns and field.name not in table.columns]
+    return table.withColumns({field.name: F.lit(None).cast(field.dataType) for field in missing}) if missing else table
 
 
 def persist(write: Callable[[], T], what: str) -> T:

@@ -1,9 +1,9 @@
 """Sounds that are meant and resemble defects, made up: training hears them as part of clean sound.
 
-Rain and wind resemble hiss, surface noise of a record its clicks, held notes hum, a driven amplifier clipping, the edges
-of a synthesiser's waves and a drum's attack clicks. Each function draws one such sound: `(samples, sample_rate, rng) ->
-float32 (samples,)` with an RMS of 1, none steady the way the defect is. Recordings of the real thing are better where
-there are any.
+Rain, wind and the air of a room resemble hiss, surface noise of a record its clicks, held notes hum, a driven amplifier
+clipping, the edges of a synthesiser's waves and a drum's attack clicks. Each function draws one such sound: `(samples,
+sample_rate, rng) -> float32 (samples,)` with an RMS of 1, none as steady, or none as flat, as the defect is. Recordings of
+the real thing are better where there are any.
 """
 
 from collections.abc import Callable
@@ -54,6 +54,16 @@ def wind(samples: int, sample_rate: int, rng: np.random.Generator) -> np.ndarray
     return _at_rms_1(
         _swell(samples, sample_rate, rng, 1.0) * noise
         + rng.uniform(0.0, 0.6) * _swell(samples, sample_rate, rng, 1.0) * whistle
+    )
+
+
+def ambience(samples: int, sample_rate: int, rng: np.random.Generator) -> np.ndarray:
+    """Air of a room, ventilation, a cabin, far traffic: noise as steady as hiss, which falls with frequency throughout."""
+    slope = rng.uniform(4, 9)  # dB an octave
+    bend_hz = rng.uniform(40, 400)  # from where it falls
+    octaves = np.log2(0.49 * sample_rate / bend_hz)
+    return shaped_noise(
+        samples, sample_rate, rng, [(20, rng.uniform(-12, 0)), (bend_hz, 0), (0.49 * sample_rate, -slope * octaves)]
     )
 
 
@@ -194,6 +204,7 @@ def driven(waveform: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 SOUNDS: dict[str, Callable[[int, int, np.random.Generator], np.ndarray]] = {
     "rain": rain,
     "wind": wind,
+    "ambience": ambience,
     "record_surface": record_surface,
     "held_notes": held_notes,
     "synthesiser": synthesiser,

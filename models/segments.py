@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,7 +22,9 @@ MIXED_SHARE = 0.2  # two recordings at once, so that of these the first, the sec
 INTENDED_SHARE = 0.2  # with a sound that resembles a defect and is meant (`models.intended`)
 ALONE_SHARE = 0.25  # of those: with nothing beside it, as effects of games are stored
 QUIET_SHARE = 0.15  # of hum and hiss: amplitude on a logarithmic scale
-OVERTONE_SHARE = 0.15  # of hum: with the overtones of mains hum
+OVERTONE_SHARE = 0.25  # of hum: with the overtones of mains hum
+COLOURED_SHARE = 0.3  # of hiss: not white, as that of tape and amplifiers
+ONE_SIDED_SHARE = 0.2  # of distortion: one side is clipped later than the other, or not at all
 LEVELLED_SHARE = 0.5  # at another level than the recording's own
 CODED_SHARE = 0.15  # through a real codec, at several times the cost of all the rest
 LOW_RATE_SHARE = 0.3  # of them: at a lower rate that MP3 and AAC know
@@ -183,13 +186,26 @@ class SegmentSource:
         if "amplitude" in drawn and rng.random() < QUIET_SHARE and self.is_varied:
             # The paper's uniform draw is almost always loud; some on a logarithmic scale teach the quiet ones.
             drawn["amplitude"] = float(np.exp(rng.uniform(np.log(MIN_AMPLITUDE), np.log(drawn["amplitude"]))))
-        if defect == "hum" and rng.random() < OVERTONE_SHARE and self.is_varied:
-            drawn["overtones"] = (rng.lognormal(-1, 1, rng.integers(1, 9)) / 2).clip(0, 1).tolist()
+        if self.is_varied:
+            drawn |= _real(defect, rng)
         defective, mask = simulator.apply(section[None, inside], self.sample_rate_hz, rng, **drawn)
         changed = np.flatnonzero(mask[0]) + inside.start
         if not ((changed >= margin) & (changed < margin + length)).any():
             return None
         return np.concatenate([section[: inside.start], defective[0], section[inside.stop :]])
+
+
+def _real(defect: str, rng: np.random.Generator) -> dict[str, Any]:
+    """Parameters beyond the paper's for some of the defects, as real ones have them."""
+    if defect == "hum" and rng.random() < OVERTONE_SHARE:
+        return {"overtones": (rng.lognormal(-1, 1, rng.integers(1, 9)) / 2).clip(0, 1).tolist()}
+    if defect == "hiss" and rng.random() < COLOURED_SHARE:
+        # No further down: noise that falls by more is air and traffic (`models.intended.ambience`).
+        cutoff_hz = float(np.exp(rng.uniform(np.log(7_000), np.log(20_000)))) if rng.random() < 0.7 else None
+        return {"tilt_db": float(rng.uniform(-1.0, 3.0)), "cutoff_hz": cutoff_hz}
+    if defect == "distortion" and rng.random() < ONE_SIDED_SHARE:
+        return {"sides": tuple(map(float, rng.permutation([1.0, rng.uniform(1.0, 10.0)])))}
+    return {}
 
 
 @dataclass

@@ -79,7 +79,7 @@ def test_equals_the_reference_on_random_titles(spark, seed):
     }
     titles = {f"t{number}": random_title(rng) for number in range(120)}
     rows = [
-        (title, "h", 0, channel, name, "m", "1", start, end, dict.fromkeys(points, score), None, "s")
+        (title, "h", 0, channel, name, "m", "1", start, end, dict.fromkeys(points, score), None, None, "s")
         for title, hits in titles.items()
         for start, end, score, channel, name in hits
     ]
@@ -99,7 +99,7 @@ def test_equals_the_reference_on_random_titles(spark, seed):
 
 def test_both_channels_in_one_second_count_once(spark):
     rows = [
-        ("t", "h", 0, channel, name, "m", "1", float(s), s + 1.0, {"hum": 0.9}, None, "s")
+        ("t", "h", 0, channel, name, "m", "1", float(s), s + 1.0, {"hum": 0.9}, None, None, "s")
         for s in range(4)
         for channel, name in enumerate(["FL", "FR"])
     ]

@@ -37,7 +37,7 @@ def test_counts_what_the_filter_finds_at_every_x(spark):
         )
     }
     rows = [
-        (title, "h", 0, channel, name, "m", "1", start, end, dict.fromkeys(points, score), None, "s")
+        (title, "h", 0, channel, name, "m", "1", start, end, dict.fromkeys(points, score), None, None, "s")
         for title, hits in titles.items()
         for start, end, score, channel, name in hits
     ]
@@ -186,7 +186,7 @@ def place(tmp_path_factory, prepared_store, spark):
         else:  # as loud, never for long
             score[rng.integers(0, 600, 12)] = 0.95
         rows += [
-            (title, f"h{number}", 0, 0, "FC", "level", "1", float(s), s + 1.0, {"loud": float(p), "quiet": 1 - float(p)}, None, "s")
+            (title, f"h{number}", 0, 0, "FC", "level", "1", float(s), s + 1.0, {"loud": float(p), "quiet": 1 - float(p)}, None, None, "s")
             for s, p in enumerate(score)
         ]  # fmt: skip
         known = {

@@ -19,9 +19,11 @@ from pyspark.sql.pandas.types import to_arrow_schema
 
 from udfs.batches import ROWS_PER_BATCH, SILENCE, Batch, ScanOptions, produce
 from udfs.contract import ModelContract, Predictor, ShippedModel, digest_of, front_end_s, load_predictor, predict
+from udfs.line_up import tone_hz
 from udfs.schemas import SCORED
 from udfs.stages import StageClock
 
+LINE_UP_SCORE = 0.1  # of any defect: what scores less is not searched for a line-up tone
 QUEUE_BATCHES = 2  # filled ahead of the model; bounds a worker's memory whatever the title's length
 
 _ARROW_SCORED = to_arrow_schema(SCORED, timezone="UTC")
@@ -163,6 +165,12 @@ def _scored_rows(
 
 def _rows(batch: Batch, model: ShippedModel, scores: dict[int, np.ndarray]) -> list[dict[str, Any]]:
     contract, rows = model.contract, []
+    defects = [number for number, label in enumerate(contract.labels) if label not in contract.clean_labels]
+    tones = {
+        place: tone_hz(batch.waveforms[place], contract.sample_rate_hz)
+        for place, said in scores.items()
+        if place != SILENCE and said[..., defects].max(initial=0.0) >= LINE_UP_SCORE
+    }
     for (title_id, content_hash, track, channel, channel_name, position, samples), place in zip(
         batch.rows, batch.places, strict=True
     ):
@@ -192,6 +200,7 @@ def _rows(batch: Batch, model: ShippedModel, scores: dict[int, np.ndarray]) -> l
                 "end_s": end_s,
                 "scores": list(zip(contract.labels, said.tolist(), strict=True)),
                 "events": events,
+                "line_up_hz": tones.get(place),
                 "is_report": False,
             }
         )

@@ -93,6 +93,12 @@ SEGMENTS = StructType(
             "Of models with several frames a segment: frames from the model's event_score on, neighbours in one event; all "
             "others scored less. NULL of models with one score a segment",
         ),
+        _column(
+            "line_up_hz",
+            DoubleType(),
+            "Pitch of the line-up tone that the segment holds, and nothing besides, Hz: its hits count for no detection. "
+            "NULL of all others, and where no score but that of clean sound reaches 0.1",
+        ),
         _SCAN_ID,
     ]
 )

@@ -30,6 +30,7 @@ WITH reached AS (  -- one row per channel and segment that reaches the threshold
     WHERE try_element_at(segments.scores, points.defect) >= points.threshold
         AND NOT isnan(try_element_at(segments.scores, points.defect))  -- NaN is larger than any threshold in Spark
         AND NOT array_contains(points.ignored_channels, segments.channel_name)
+        AND segments.line_up_hz IS NULL  -- what levels are set by stands ahead of the programme
 )
 
 SELECT

@@ -16,7 +16,13 @@ def draw(waveform: np.ndarray, sample_rate: int, rng: np.random.Generator) -> di
 
 
 def apply(
-    waveform: np.ndarray, sample_rate: int, rng: np.random.Generator, *, clip_level: float, ratio: float = 1.0
+    waveform: np.ndarray,
+    sample_rate: int,
+    rng: np.random.Generator,
+    *,
+    clip_level: float,
+    ratio: float = 1.0,
+    sides: tuple[float, float] = (1.0, 1.0),
 ) -> tuple[np.ndarray, np.ndarray]:
     """Bound every sample to [-clip_level, clip_level].
 
@@ -27,6 +33,7 @@ def apply(
         clip_level: bound at full scale 1: `ratio` times the peak of the whole defective interval
             (the paper's counts show that the peak is not that of the single second).
         ratio: the share that gave `clip_level`, kept for the labels only.
+        sides: factors of the lower and the upper bound, as stages with an offset clip one side first; the paper has none.
 
     Returns:
         The clipped waveform and the mask of changed samples, both (channels, time).
@@ -35,5 +42,5 @@ def apply(
     >>> clipped.tolist()[0][1], mask.tolist()
     (-0.5, [[False, True, False]])
     """
-    defective = np.clip(waveform, -clip_level, clip_level).astype(np.float32)
+    defective = np.clip(waveform, -clip_level * sides[0], clip_level * sides[1]).astype(np.float32)
     return defective, defective != waveform

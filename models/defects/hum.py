@@ -7,18 +7,22 @@ import numpy as np
 from models.defects.amplitude import draw_amplitude
 
 FREQUENCY_RANGE_HZ = (21, 1220)  # integers with 20 < f < 1220; the paper prints the signs reversed
+# The paper has whole numbers only. A tone of these is periodic in a second, which makes it easy for whatever analyses one
+# second at a time, and which no real hum is: mains wander about 50 and 60 Hz, and copies run fast or slow.
+BETWEEN_SHARE = 0.5
 
 
 def draw(waveform: np.ndarray, sample_rate: int, rng: np.random.Generator) -> dict[str, float] | None:
-    """Draw frequency (Hz), amplitude (full scale 1) and phase (rad); None where there is no headroom."""
+    """Draw frequency (Hz), amplitude (full scale 1) and phase (rad); None where there is no headroom.
+
+    Half of the frequencies are whole numbers as in the paper, the others lie between them.
+    """
     amplitude = draw_amplitude(waveform, rng)
     if amplitude is None:
         return None
-    return {
-        "frequency_hz": float(rng.integers(*FREQUENCY_RANGE_HZ)),
-        "amplitude": amplitude,
-        "phase_rad": float(rng.uniform(0.0, 2.0 * np.pi)),
-    }
+    whole_hz, phase_rad = float(rng.integers(*FREQUENCY_RANGE_HZ)), float(rng.uniform(0.0, 2.0 * np.pi))
+    between_hz = float(rng.uniform(-0.5, 0.5)) if rng.random() < BETWEEN_SHARE else 0.0
+    return {"frequency_hz": whole_hz + between_hz, "amplitude": amplitude, "phase_rad": phase_rad}
 
 
 def apply(
