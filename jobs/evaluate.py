@@ -113,7 +113,7 @@ def evaluate(
     spark = session("auscult evaluate")
     labelled = Storage(spark, catalogue)
     for name in ("titles", "labels"):
-        if not labelled.exists(f"{name}/_delta_log"):
+        if not labelled.has_table(name):
             raise AuscultError(
                 f"catalogue {catalogue}: expected the Delta tables titles and labels that jobs/simulate.py writes, "
                 f"found no {name}"

@@ -186,11 +186,11 @@ def main(argv: list[str]) -> int:
 
     spark = session("auscult export")
     storage = Storage(spark, absolute(options.warehouse))
-    if not storage.exists("detections/_delta_log"):
+    if not storage.has_table("detections"):
         raise AuscultError(f"warehouse {storage.root}: there is no table detections; scan first (jobs/scan.py)")
     _check_names(spark, storage, options.title, options.scan)
     sources = {name: tables.read(spark, storage, name) for name in ("detections", "tracks")}
-    if storage.exists("reviews/_delta_log"):
+    if storage.has_table("reviews"):
         sources["reviews"] = tables.read(spark, storage, "reviews")
     else:  # a warehouse of an earlier version
         sources["reviews"] = spark.createDataFrame([], REVIEWS)

@@ -56,7 +56,7 @@ def from_table(spark: SparkSession, storage: Storage, version: str, base: Points
     Raises:
         AuscultError: there is no such set, or it names none of the models at hand.
     """
-    if not storage.exists("operating_points/_delta_log"):
+    if not storage.has_table("operating_points"):
         raise AuscultError(f"warehouse {storage.root}: it has no operating points yet; jobs/tune.py seeks them")
     rows = tables.read(spark, storage, "operating_points").orderBy("version").collect()
     known = sorted({row.version for row in rows})
@@ -96,7 +96,7 @@ def add(spark: SparkSession, storage: Storage, points: list[dict[str, Any]], cur
         The version.
     """
     for name, schema in (("operating_points", OPERATING_POINTS), ("operating_curves", OPERATING_CURVES)):
-        if not storage.exists(f"{name}/_delta_log"):
+        if not storage.has_table(name):
             tables.create(spark, storage.locate(name), schema)
     for attempt in range(ATTEMPTS):
         last = tables.read(spark, storage, "operating_points").agg(F.max("version").alias("last")).head()

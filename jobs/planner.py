@@ -50,7 +50,7 @@ class Planner:
     def known_tracks(self) -> dict[str, list[KnownTrack]]:
         """What the table `tracks` holds, by title."""
         known: dict[str, list[KnownTrack]] = defaultdict(list)
-        if not self.storage.exists("tracks/_delta_log"):
+        if not self.storage.has_table("tracks"):
             return known
         rows = tables.read(self.spark, self.storage, "tracks").selectExpr(
             "title_id", "track", "uri", "content_hash", "status", "error_code", "size_bytes",

@@ -41,14 +41,14 @@ class Source:
     """The tables of a warehouse, and the part of them that the report is of."""
 
     def __init__(self, spark: SparkSession, storage: Storage, scan: str | None) -> None:
-        if not storage.exists("detections/_delta_log"):
+        if not storage.has_table("detections"):
             raise AuscultError(f"warehouse {storage.root}: there is no table detections; scan first (jobs/scan.py)")
         self.spark = spark
         self.root = storage.root
         self.tables = {
             name: tables.read(spark, storage, name) for name in ("detections", "tracks", "segments", "scans")
         }
-        if storage.exists("reviews/_delta_log"):
+        if storage.has_table("reviews"):
             self.tables["reviews"] = tables.read(spark, storage, "reviews")
         else:  # a warehouse of an earlier version
             self.tables["reviews"] = spark.createDataFrame([], REVIEWS)

@@ -274,9 +274,9 @@ def main(argv: list[str]) -> int:
 
     spark = session("auscult review")
     storage = Storage(spark, absolute(options.warehouse))
-    if not storage.exists("detections/_delta_log"):
+    if not storage.has_table("detections"):
         raise AuscultError(f"warehouse {storage.root}: there is no table detections; scan first (jobs/scan.py)")
-    if not storage.exists("reviews/_delta_log"):  # a warehouse of an earlier version
+    if not storage.has_table("reviews"):  # a warehouse of an earlier version
         tables.create(spark, storage.locate("reviews"), REVIEWS)
     if options.what == "import":
         added = take_in(spark, storage, rows)

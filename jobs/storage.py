@@ -55,6 +55,10 @@ class Storage:
         """Whether there is such a file or folder."""
         return bool(self._fs.exists(self._path(name)))
 
+    def has_table(self, name: str) -> bool:
+        """Whether a Delta table of that name is there."""
+        return self.exists(f"{name}/_delta_log")
+
     def folders(self, name: str) -> list[str]:
         """Names of the folders directly below a folder, sorted; empty where it does not exist."""
         if not self.exists(name):

@@ -135,7 +135,7 @@ def names(spark: SparkSession, storage: Storage) -> list[str]:
     Raises:
         AuscultError: there is none.
     """
-    found = [name for name in storage.folders("") if storage.exists(f"{name}/_delta_log")]
+    found = [name for name in storage.folders("") if storage.has_table(name)]
     # A table that was only named in a SQL shell has no columns yet.
     found = [name for name in found if read(spark, storage, name).columns]
     if not found:

@@ -137,7 +137,7 @@ def read_labels(spark: "SparkSession", storage: "Storage", location: str) -> Lab
 
     rows: list[tuple[str, str | None, str | None]]
     if location == REVIEWS:
-        if not storage.exists("reviews/_delta_log"):
+        if not storage.has_table("reviews"):
             raise AuscultError(f"warehouse {storage.root}: there is no table reviews; jobs/review.py import fills it")
         found = spark.sql(
             sql.text("reviewed_titles"),
@@ -145,7 +145,7 @@ def read_labels(spark: "SparkSession", storage: "Storage", location: str) -> Lab
             tracks=tables.read(spark, storage, "tracks"),
         )
         rows = [(row.title_id, row.defect, row.content_hash) for row in found.collect()]
-    elif (folder := Storage(spark, absolute(location))).exists("titles/_delta_log"):
+    elif (folder := Storage(spark, absolute(location))).has_table("titles"):
         planted = {
             (row.title_id, row.defect)
             for row in tables.read(spark, folder, "labels").select("title_id", "defect").distinct().collect()
@@ -194,7 +194,7 @@ def main(argv: list[str]) -> int:
 
     spark = session("auscult tune")
     storage = Storage(spark, absolute(options.warehouse))
-    if not storage.exists("segments/_delta_log"):
+    if not storage.has_table("segments"):
         raise AuscultError(f"warehouse {storage.root}: there is no table segments; scan first (jobs/scan.py)")
     [model] = registry.shipped([options.model])
     untuned = {key[2]: point for key, point in operating_points.from_settings([model], settings).items()}

@@ -82,18 +82,22 @@ def record_surface(samples: int, sample_rate: int, rng: np.random.Generator) -> 
 
 
 def held_notes(samples: int, sample_rate: int, rng: np.random.Generator) -> np.ndarray:
-    """One to three held notes with overtones, as strings, organs and synthesisers play them.
+    """One to three held notes with overtones, as strings and synthesisers play them, or a chord of an organ.
 
-    Each wavers in pitch, beats with a second voice, swells or dies away: a note that does none of it is a hum.
+    Each wavers in pitch, beats with a second voice, swells or dies away: a note that does none of it is a hum. Of a chord,
+    notes may: a hum is one tone, or overtones of one.
     """
     time_s = np.arange(samples) / sample_rate
     out = np.zeros(samples)
-    for _ in range(rng.integers(1, 4)):
-        pitch_hz = 440.0 * 2.0 ** ((rng.integers(-48, 8) + rng.normal(0, 0.1)) / 12)
+    is_chord = rng.random() < 0.25
+    root, steps = rng.integers(-36, 3), rng.choice([3, 4, 5, 7, 8, 9, 12, 15, 16], 3, replace=False)
+    semitones = [root, *(root + steps)] if is_chord else rng.integers(-48, 8, rng.integers(1, 4))
+    for semitone in semitones:
+        pitch_hz = 440.0 * 2.0 ** ((semitone + rng.normal(0, 0.1)) / 12)
         partials = np.arange(1, rng.integers(2, 13))
         partials = partials[partials * pitch_hz < 0.45 * sample_rate]
         sizes = rng.lognormal(0, 0.6, len(partials)) / partials ** rng.uniform(0.3, 2.0)
-        manner = rng.integers(4)
+        manner = 4 if is_chord else rng.integers(4)
         phase, size = 2 * np.pi * pitch_hz * time_s, np.ones(samples)
         if manner == 0:  # vibrato
             rate_hz, cents = rng.uniform(3, 7), rng.uniform(4, 40)
@@ -105,7 +109,7 @@ def held_notes(samples: int, sample_rate: int, rng: np.random.Generator) -> np.n
             phase, size = phase + np.angle(voices), np.abs(voices)
         elif manner == 2:  # tremolo or swell
             size = _swell(samples, sample_rate, rng, 1.0)
-        else:  # struck, then dying away; struck again
+        elif manner == 3:  # struck, then dying away; struck again
             period_s = rng.uniform(0.2, 2.0)
             size = np.exp(-((time_s + rng.uniform(0, period_s)) % period_s) * rng.uniform(1.0, 5.0))
         for partial, partial_size in zip(partials, sizes, strict=True):
@@ -116,7 +120,7 @@ def held_notes(samples: int, sample_rate: int, rng: np.random.Generator) -> np.n
 def synthesiser(samples: int, sample_rate: int, rng: np.random.Generator) -> np.ndarray:
     """Notes of a sound chip or an analogue synthesiser, as games and dance music have them: waves made of edges.
 
-    Pulse, saw, triangle and held noise, their pitch still, sliding or stepping, from 20 Hz; half begin at full level.
+    Pulse, saw, triangle, sine and held noise, their pitch still, sliding or stepping, from 20 Hz; half begin at full level.
     """
     out = np.zeros(samples)
     at, is_first = 0, True
@@ -145,15 +149,17 @@ def _note(length: int, sample_rate: int, rng: np.random.Generator) -> np.ndarray
         pitch_hz *= 2.0 ** (rng.uniform(0.01, 0.2) * np.sin(2 * np.pi * rng.uniform(3, 12) * time_s))
     turns = np.cumsum(pitch_hz.clip(10.0, 0.3 * sample_rate)) / sample_rate
     place = turns % 1.0
-    shape = rng.integers(4)
+    shape = rng.integers(5 if length < 0.6 * sample_rate else 4)  # a sine of a whole second is a hum
     if shape == 0:
         wave = np.where(place < rng.choice([0.125, 0.25, 0.5]), 1.0, -1.0)
     elif shape == 1:
         wave = 2.0 * place - 1.0
     elif shape == 2:
         wave = 4.0 * np.abs(place - 0.5) - 1.0
-    else:
+    elif shape == 3:
         wave = rng.uniform(-1, 1, 4096)[(8.0 * turns).astype(int) % 4096]
+    else:
+        wave = np.sin(2 * np.pi * turns)
     attack = 1.0 if rng.random() < 0.5 else rng.uniform(0.001, 0.03) * sample_rate
     release = rng.uniform(0.003, 0.03) * sample_rate  # cut off at full level would be a defect
     fade = np.minimum(1.0, np.arange(1, length + 1) / attack) * np.minimum(1.0, np.arange(length, 0, -1) / release)

@@ -88,7 +88,7 @@ def test_whatever_is_random_is_none():
         assert tone_hz((0.3 * filtered / np.abs(filtered).max()).astype(np.float32), RATE_HZ) is None
 
 
-def test_no_detection_is_made_of_it(spark, module_folder, capsys):
+def test_no_detection_is_made_of_it(spark, module_folder):
     toy_models.register_level(module_folder / "code")
     catalogue = module_folder / "masters"
     catalogue.mkdir()
@@ -99,9 +99,8 @@ def test_no_detection_is_made_of_it(spark, module_folder, capsys):
     settings = module_folder / "points.yaml"
     settings.write_text("operating_points:\n  loud: {threshold: 0.2, min_detected_s: 6, window_s: 20}\n")
     warehouse = module_folder / "warehouse"
-    where = ["--warehouse", str(warehouse)]
-    arguments = ["--catalogue", str(catalogue), *where, "--model", "models:/level@champion", "--settings", str(settings)]
-    assert scan.main(arguments) == 0
+    where = ["--warehouse", str(warehouse), "--settings", str(settings)]
+    assert scan.main(["--catalogue", str(catalogue), "--model", "models:/level@champion", *where]) == 0
 
     def detected():
         found = spark.read.format("delta").load(str(warehouse / "detections")).collect()
@@ -117,5 +116,5 @@ def test_no_detection_is_made_of_it(spark, module_folder, capsys):
     # A warehouse of an earlier version has no such column; its scores count as they did.
     earlier = table.drop("line_up_hz")
     earlier.write.format("delta").mode("overwrite").option("overwriteSchema", "true").save(str(warehouse / "segments"))
-    assert detect.main([*where, "--settings", str(settings)]) == 0
+    assert detect.main(where) == 0
     assert sorted(detected()) == [("hum.wav", "loud", 0.0, 20.0), ("master.wav", "loud", 0.0, 20.0)]
