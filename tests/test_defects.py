@@ -93,6 +93,19 @@ def test_hum_has_its_frequency_and_amplitude():
     assert spectrum[100] == pytest.approx(0.25, rel=1e-3)
 
 
+def test_half_of_the_hums_lie_between_whole_frequencies():
+    rng = np.random.default_rng(0)
+    frequencies_hz = np.array(
+        [hum.draw(np.zeros((1, 100), np.float32), 48_000, rng)["frequency_hz"] for _ in range(2000)]
+    )
+    is_whole = frequencies_hz == np.round(frequencies_hz)
+    assert 900 < is_whole.sum() < 1100
+    assert 20 < frequencies_hz.min() < 30
+    assert frequencies_hz.max() < 1220
+    parts = np.histogram((frequencies_hz - np.round(frequencies_hz))[~is_whole], 10, (-0.5, 0.5))[0]
+    assert parts.min() > 60  # of 100 on average
+
+
 def test_overtones_of_a_hum_have_their_levels_and_stay_within_its_amplitude():
     silent = np.zeros((1, 48_000), np.float32)
     tone, _ = hum.apply(
@@ -115,6 +128,35 @@ def test_hiss_is_white_bounded_and_independent_by_channel():
     assert abs(np.corrcoef(noisy)[0, 1]) < 0.02
     bands = np.add.reduceat(np.abs(np.fft.rfft(noisy[0])) ** 2, np.arange(0, 48_001, 6_000)[:-1])
     assert bands.max() / bands.min() < 1.2
+
+
+def test_coloured_hiss_has_its_tilt_its_cutoff_and_its_bound():
+    from scipy import signal
+
+    silent = np.zeros((2, 480_000), np.float32)
+    octaves_hz = 125 * 2 ** np.arange(7)  # to 8 kHz
+
+    def levels_db(**colour):
+        noisy, mask = hiss.apply(silent, 48_000, np.random.default_rng(0), amplitude=0.3, **colour)
+        assert np.abs(noisy).max() == pytest.approx(0.3, rel=1e-4)
+        assert mask.mean() > 0.999
+        assert abs(np.corrcoef(noisy)[0, 1]) < 0.02
+        frequency_hz, power = signal.welch(noisy[0], 48_000, nperseg=8192)
+        at = [np.abs(frequency_hz / octave_hz - 1) < 0.1 for octave_hz in octaves_hz]
+        return 10 * np.log10([power[near].mean() for near in at])
+
+    assert np.diff(levels_db(tilt_db=-3.0)) == pytest.approx([-3.0] * 6, abs=1.0)
+    assert np.diff(levels_db(tilt_db=2.0)) == pytest.approx([2.0] * 6, abs=1.0)
+    limited = levels_db(cutoff_hz=2_000.0)
+    assert limited[4] - limited[0] == pytest.approx(-3.0, abs=0.7)
+    assert limited[6] - limited[0] == pytest.approx(-24.1, abs=0.7)  # two octaves of 12 dB
+
+
+def test_distortion_may_bend_one_side_only():
+    clean = np.float32([[0.2, -0.9, 0.8, -0.6, 0.55]])
+    clipped, mask = distortion.apply(clean, 48_000, np.random.default_rng(0), clip_level=0.5, sides=(1.4, 1.0))
+    assert clipped[0] == pytest.approx([0.2, -0.7, 0.5, -0.6, 0.5])
+    assert mask[0].tolist() == [False, True, True, False, True]
 
 
 def test_additive_click_matches_scipys_filter():
