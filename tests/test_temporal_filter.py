@@ -119,7 +119,7 @@ def test_events_take_the_place_of_their_segments(spark):
             for label, at, said in events
         ]
         score = max((max(said) for label, _, said in events if label == "click"), default=0.1)
-        return ("t", "h", 0, channel, "FL", "m", "1", start_s, start_s + 0.28, {"click": score}, found, "s")
+        return ("t", "h", 0, channel, "FL", "m", "1", start_s, start_s + 0.28, {"click": score}, found, None, "s")
 
     rows = [
         row(0.0),
