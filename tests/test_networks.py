@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from models import checkpoint, quantization
-from models.cnn6 import Cnn6, Cnn6Config
+from models.cnn6 import LABELS, Cnn6, Cnn6Config
 from models.dscnn import ClickFilters, DsCnn, DsCnnConfig
 from models.features import LogMel, ToneSpectrum, WaveformStatistics, whiten
 from models.hooknet import HookNet, HookNetConfig
@@ -46,6 +46,26 @@ def test_folded_batch_norm_says_the_same(segments):
 
 
 SHIPPED = [checkpoint.SHIPPED, checkpoint.SHIPPED_CNN6]
+
+
+@pytest.mark.parametrize("weights", SHIPPED)
+def test_a_hum_is_heard_at_whole_frequencies_and_between(weights):
+    """Whole ones are periodic in a segment of a second, which no real hum is: what knows only them is deaf to others."""
+    rng = np.random.default_rng(0)
+    rate_hz = 48_000
+    time_s = np.arange(rate_hz) / rate_hz
+    network = checkpoint.load(weights)
+    for between_hz in (0.0, 0.03, 0.25, 0.5, 0.8):
+        hums = np.stack(
+            [
+                rng.uniform(0.03, 0.3) * np.sin(2 * np.pi * (rng.integers(40, 1200) + between_hz) * time_s)
+                + rng.uniform(-1, 1, rate_hz) / 32768
+                for _ in range(12)
+            ]
+        )
+        with torch.inference_mode():
+            said = network(torch.from_numpy(hums.astype(np.float32))).argmax(dim=1)
+        assert (said == LABELS.index("hum")).float().mean() >= 0.75, between_hz
 
 
 @pytest.mark.parametrize("weights", SHIPPED)
