@@ -76,6 +76,7 @@ def test_what_else_is_to_be_heard_makes_it_none(what):
 def test_a_hum_is_none(pitch_hz):
     assert tone_hz(tone(pitch_hz), RATE_HZ) is None
     assert tone_hz(tone(1_000, decibels=-45), RATE_HZ) is None
+    assert tone_hz(tone(1_000, 0.005), RATE_HZ) is None  # nor what is too short to say
 
 
 def test_whatever_is_random_is_none():

@@ -37,6 +37,8 @@ def tone_hz(waveform: np.ndarray, rate_hz: int) -> float | None:
     (1000, None)
     """
     size = round(FRAME_S * rate_hz)
+    if len(waveform) < size:
+        return None
     frames = waveform[: len(waveform) // size * size].reshape(-1, size).astype(np.float64)
     power = np.square(frames).mean(axis=1)
     loudest = int(power.argmax())
