@@ -97,7 +97,7 @@ def make(order: tuple[int, str, str, float, str | None, str | None]) -> None:
     """Write one title."""
     number, target, uri, begin_s, defect, meant = order
     rng = np.random.default_rng([SEED, number])
-    waveform = _excerpt(uri.split("|"), begin_s)
+    waveform = excerpt(uri.split("|"), begin_s)
     if meant is not None:
         waveform = next(sound for sound in MEANT if sound.__name__ == meant)(waveform, rng)
     if defect is not None:
@@ -111,7 +111,8 @@ def make(order: tuple[int, str, str, float, str | None, str | None]) -> None:
     write_media(Path(target), [AudioTrack(samples, RATE_HZ, "mono" if len(samples) == 1 else "stereo")])
 
 
-def _excerpt(uris: list[str], begin_s: float) -> np.ndarray:
+def excerpt(uris: list[str], begin_s: float, seconds: float = SECONDS) -> np.ndarray:
+    """Recordings one after the other from a time on, again where that is too short: (channels, samples)."""
     decoder = Decoder()
     parts = []
     for uri in uris:
@@ -121,7 +122,7 @@ def _excerpt(uris: list[str], begin_s: float) -> np.ndarray:
             path,
             0,
             begin_s,
-            begin_s + SECONDS,
+            begin_s + seconds,
             [RATE_HZ],
             can_seek=False,
             is_timed=info.is_timed,
@@ -130,7 +131,8 @@ def _excerpt(uris: list[str], begin_s: float) -> np.ndarray:
         parts += [block.samples for _, block in blocks]
     decoder.close()
     joined = np.concatenate(parts, axis=1)
-    return np.tile(joined, -(-SECONDS * RATE_HZ // joined.shape[1]))[:, : SECONDS * RATE_HZ]
+    count = round(seconds * RATE_HZ)
+    return np.tile(joined, -(-count // joined.shape[1]))[:, :count]
 
 
 def build() -> None:
