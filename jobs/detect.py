@@ -71,8 +71,7 @@ def main(argv: list[str]) -> int:
 
     spark = session("auscult detect")
     storage = Storage(spark, absolute(options.warehouse))
-    if not storage.has_table("segments"):
-        raise AuscultError(f"warehouse {storage.root}: there is no table segments; scan first (jobs/scan.py)")
+    tables.require(storage, "segments")
     models = registry.shipped(options.model or stored_versions(spark, storage))
     points = operating_points.from_settings(models, settings)
     if options.operating_points is not None:

@@ -147,7 +147,7 @@ def _count(spark: "SparkSession", labelled: "Storage", storage: "Storage", model
             f"model {model.shipped.key}: its contract names no clean_labels, so nothing says 'no defect'"
         )
     clean = contract.clean_labels[0]
-    classes = (clean, *(label for label in contract.labels if label not in contract.clean_labels))
+    classes = (clean, *contract.defects)
     mapped = [(label, clean if label in contract.clean_labels else label) for label in contract.labels]
     labels = tables.read(spark, labelled, "labels")
     if strangers := {row.defect for row in labels.select("defect").distinct().collect()} - set(classes):

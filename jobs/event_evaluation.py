@@ -151,7 +151,7 @@ def count(spark: "SparkSession", labelled: "Storage", storage: "Storage", model:
     from jobs import tables
 
     shipped = model.shipped
-    [label] = [label for label in shipped.contract.labels if label not in shipped.contract.clean_labels]
+    [label] = shipped.contract.defects
     segments = tables.read(spark, storage, "segments").where(
         (F.col("model") == shipped.name) & (F.col("model_version") == shipped.version)
     )

@@ -186,14 +186,10 @@ def main(argv: list[str]) -> int:
 
     spark = session("auscult export")
     storage = Storage(spark, absolute(options.warehouse))
-    if not storage.has_table("detections"):
-        raise AuscultError(f"warehouse {storage.root}: there is no table detections; scan first (jobs/scan.py)")
+    tables.require(storage, "detections")
     _check_names(spark, storage, options.title, options.scan)
     sources = {name: tables.read(spark, storage, name) for name in ("detections", "tracks")}
-    if storage.has_table("reviews"):
-        sources["reviews"] = tables.read(spark, storage, "reviews")
-    else:  # a warehouse of an earlier version
-        sources["reviews"] = spark.createDataFrame([], REVIEWS)
+    sources["reviews"] = tables.read_reviews(spark, storage)
     chosen = occurrences(
         spark,
         sources,

@@ -31,9 +31,7 @@ def from_settings(models: Iterable["ShippedModel"], settings: ScanSettings) -> P
     points = {}
     for model in models:
         contract = model.contract
-        for label in contract.labels:
-            if label in contract.clean_labels:
-                continue
+        for label in contract.defects:
             point = settings.operating_point(label, model.name)
             if contract.frames > 1 and point.threshold < contract.event_score:
                 raise AuscultError(

@@ -17,7 +17,6 @@ from jobs.report_page import Entry
 from jobs.storage import Storage
 from udfs.clips import CLIP_ORDERS, CLIPS, STEREO, clip_udf
 from udfs.remote import path_of
-from udfs.schemas import REVIEWS
 
 PORTION = 100  # detections cut in one Spark job: bounds what the driver holds
 TASKS_PER_CORE = 3
@@ -41,17 +40,13 @@ class Source:
     """The tables of a warehouse, and the part of them that the report is of."""
 
     def __init__(self, spark: SparkSession, storage: Storage, scan: str | None) -> None:
-        if not storage.has_table("detections"):
-            raise AuscultError(f"warehouse {storage.root}: there is no table detections; scan first (jobs/scan.py)")
+        tables.require(storage, "detections")
         self.spark = spark
         self.root = storage.root
         self.tables = {
             name: tables.read(spark, storage, name) for name in ("detections", "tracks", "segments", "scans")
         }
-        if storage.has_table("reviews"):
-            self.tables["reviews"] = tables.read(spark, storage, "reviews")
-        else:  # a warehouse of an earlier version
-            self.tables["reviews"] = spark.createDataFrame([], REVIEWS)
+        self.tables["reviews"] = tables.read_reviews(spark, storage)
         self.scan = None if scan == ALL else self._scan(scan)
         self.detections, self.tracks = self.tables["detections"], self.tables["tracks"]
         if self.scan is None:

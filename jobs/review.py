@@ -274,8 +274,7 @@ def main(argv: list[str]) -> int:
 
     spark = session("auscult review")
     storage = Storage(spark, absolute(options.warehouse))
-    if not storage.has_table("detections"):
-        raise AuscultError(f"warehouse {storage.root}: there is no table detections; scan first (jobs/scan.py)")
+    tables.require(storage, "detections")
     if not storage.has_table("reviews"):  # a warehouse of an earlier version
         tables.create(spark, storage.locate("reviews"), REVIEWS)
     if options.what == "import":

@@ -29,7 +29,7 @@ from jobs.launch import AuscultError, log
 from jobs.literals import literal_frame
 from jobs.settings import ScanSettings
 from jobs.storage import Storage
-from udfs.schemas import SCANS, TABLES
+from udfs.schemas import REVIEWS, SCANS, TABLES
 
 if TYPE_CHECKING:
     from jobs.operating_points import Points
@@ -111,6 +111,21 @@ def read(spark: SparkSession, storage: Storage, name: str) -> DataFrame:
     table = spark.read.format("delta").load(storage.locate(name))
     missing = [field for field in TABLES.get(name, ()) if table.columns and field.name not in table.columns]
     return table.withColumns({field.name: F.lit(None).cast(field.dataType) for field in missing}) if missing else table
+
+
+def require(storage: Storage, name: str) -> None:
+    """See that a scan's table is there.
+
+    Raises:
+        AuscultError: it is not.
+    """
+    if not storage.has_table(name):
+        raise AuscultError(f"warehouse {storage.root}: there is no table {name}; scan first (jobs/scan.py)")
+
+
+def read_reviews(spark: SparkSession, storage: Storage) -> DataFrame:
+    """The table `reviews`; empty in a warehouse of an earlier version, which has none."""
+    return read(spark, storage, "reviews") if storage.has_table("reviews") else spark.createDataFrame([], REVIEWS)
 
 
 def persist(write: Callable[[], T], what: str) -> T:

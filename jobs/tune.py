@@ -188,14 +188,13 @@ def main(argv: list[str]) -> int:
     from jobs.settings import read_settings
 
     settings, grid = read_settings(options.settings), read_grid(options.grid)
-    from jobs import operating_points, registry
+    from jobs import operating_points, registry, tables
     from jobs.storage import Storage, absolute
     from jobs.tuning import Objective
 
     spark = session("auscult tune")
     storage = Storage(spark, absolute(options.warehouse))
-    if not storage.has_table("segments"):
-        raise AuscultError(f"warehouse {storage.root}: there is no table segments; scan first (jobs/scan.py)")
+    tables.require(storage, "segments")
     [model] = registry.shipped([options.model])
     untuned = {key[2]: point for key, point in operating_points.from_settings([model], settings).items()}
     labelled = read_labels(spark, storage, options.labels)

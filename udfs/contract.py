@@ -66,6 +66,11 @@ class ModelContract:
         return round(self.margin_s / self.frame_s)
 
     @property
+    def defects(self) -> tuple[str, ...]:
+        """The labels that are defects, in their order."""
+        return tuple(label for label in self.labels if label not in self.clean_labels)
+
+    @property
     def segment_samples(self) -> int:
         """Samples of one segment."""
         return round(self.segment_s * self.sample_rate_hz)

@@ -8,6 +8,8 @@ heard tells it from a defect.
 
 import numpy as np
 
+from udfs.runs import runs_of
+
 # Those that a detector of hum takes for one. Tones of tape machines below are left out: a hum of the mains has those pitches.
 PITCHES_HZ = (315.0, 400.0, 440.0, 660.0, 880.0, 1000.0)
 TOLERANCE = 0.005  # of the pitch: 997 Hz stands for 1 kHz in digital sound, and tape machines are 0.3 % off
@@ -65,11 +67,8 @@ def _pitch_hz(frame: np.ndarray, rate_hz: int) -> float:
 
 def _only_edges(is_tone: np.ndarray, is_silent: np.ndarray) -> bool:
     """Whether frames that are neither tone nor silence are few and lie between the two, or where the stretch ends."""
-    is_other = ~(is_tone | is_silent)
-    borders = np.flatnonzero(np.diff(np.concatenate([[False], is_other, [False]]).astype(int)))
-    for start, stop in borders.reshape(-1, 2).tolist():
-        before, after = start - 1, stop
-        is_end = before < 0 or after == len(is_other)
-        if stop - start > LONGEST_EDGE or not (is_end or is_tone[before] != is_tone[after]):
+    for start, stop in runs_of(~(is_tone | is_silent)):
+        is_end = start == 0 or stop == len(is_tone)
+        if stop - start > LONGEST_EDGE or not (is_end or is_tone[start - 1] != is_tone[stop]):
             return False
     return True

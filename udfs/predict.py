@@ -20,6 +20,7 @@ from pyspark.sql.pandas.types import to_arrow_schema
 from udfs.batches import ROWS_PER_BATCH, SILENCE, Batch, ScanOptions, produce
 from udfs.contract import ModelContract, Predictor, ShippedModel, digest_of, front_end_s, load_predictor, predict
 from udfs.line_up import tone_hz
+from udfs.runs import runs_of
 from udfs.schemas import SCORED
 from udfs.stages import StageClock
 
@@ -165,7 +166,7 @@ def _scored_rows(
 
 def _rows(batch: Batch, model: ShippedModel, scores: dict[int, np.ndarray]) -> list[dict[str, Any]]:
     contract, rows = model.contract, []
-    defects = [number for number, label in enumerate(contract.labels) if label not in contract.clean_labels]
+    defects = [contract.labels.index(label) for label in contract.defects]
     tones = {
         place: tone_hz(batch.waveforms[place], contract.sample_rate_hz)
         for place, said in scores.items()
@@ -213,8 +214,7 @@ def _events(kept: np.ndarray, contract: ModelContract, start_s: float) -> list[d
     for label, column in zip(contract.labels, kept.T, strict=True):
         if label in contract.clean_labels or column.max() < contract.event_score:
             continue
-        borders = np.flatnonzero(np.diff(np.concatenate([[False], column >= contract.event_score, [False]])))
-        for first, stop in borders.reshape(-1, 2).tolist():
+        for first, stop in runs_of(column >= contract.event_score):
             events.append(
                 {
                     "label": label,
