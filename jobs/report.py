@@ -99,6 +99,7 @@ def report_of(source: "Source", precision: list[dict[str, Any]], shown: int, cou
         models=[(f"{model['name']}/{model['version']}", model["digest"], model["device"]) for model in models],
         rates=source.rates(),
         troubles=[row.asDict() for row in told],
+        line_up=source.line_up(MOST_ROWS + 1),
         precision=precision,
         remarks=[],
         warnings=[],

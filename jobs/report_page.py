@@ -19,7 +19,7 @@ from udfs.clips import AXIS_LEFT, AXIS_RIGHT, PICTURE_HEIGHT_PX, PICTURE_WIDTH_P
 
 DECIDED = ("genuine", "creative_intent", "false_positive")
 SCORE_HEIGHT = 92
-MOST_ROWS = 500  # of the table of rejected titles
+MOST_ROWS = 500  # of the tables of rejected titles and of line-up tones
 MOST_VALUES = 40  # of a facet
 _CURVE = (6.0, 62.0)  # top and bottom of the curve
 _ZERO_WIDTH_JOINERS = "\u200c\u200d"  # Persian and emoji need them
@@ -71,6 +71,7 @@ class Report:
         models: name/version, digest and device, one row a model.
         rates: rows of the analysis `rates`.
         troubles: rows of `tracks` that are rejected or partial, at most one more than `MOST_ROWS`.
+        line_up: rows of the analysis `line_up`, likewise.
         precision: rows of the analysis `precision`.
         remarks: how to read the report.
         warnings: what is missing in it.
@@ -83,6 +84,7 @@ class Report:
     models: list[tuple[str, str | None, str | None]]
     rates: list[dict[str, Any]]
     troubles: list[dict[str, Any]]
+    line_up: list[dict[str, Any]]
     precision: list[dict[str, Any]]
     remarks: list[str]
     warnings: list[str]
@@ -243,21 +245,38 @@ def _summary(report: Report) -> str:
         for row in report.rates
     ]  # fmt: skip
     troubles = [
-        (row["title_id"], row["track"], row["status"], row["error_code"], row["error"])
-        for row in report.troubles[:MOST_ROWS]
+        (row["title_id"], row["track"], row["status"], row["error_code"], row["error"]) for row in report.troubles
     ]
-    listed = _table(("title", "track", "status", "code", "reason"), troubles)
-    count = f"{len(report.troubles)} tracks"
-    if len(report.troubles) > MOST_ROWS:
-        count = f"more than {MOST_ROWS} tracks; all of them are in the table tracks"
+    tones = [
+        (row["title_id"], row["track"], f"{clock(row['start_s'])} to {clock(row['end_s'])}",
+         ", ".join(f"{pitch_hz:,} Hz" for pitch_hz in row["pitches_hz"]), ", ".join(row["channels"]))
+        for row in report.line_up
+    ]  # fmt: skip
+    line_up = ""
+    if tones:
+        head = ("title", "track", "time", "pitch", "channels")
+        line_up = (
+            "<h2>Line-up tones</h2>"
+            '<p class="faint">Nothing but a tone that levels are set by: what is detected there counts for nothing.</p>'
+            + _listed("stretches", head, tones, "the query jobs/sql/line_up.sql finds all of them")
+        )
     return f"""<section><h1>{shown(report.heading)}</h1>
 <div class="scroll"><table><tbody>{facts}</tbody></table></div>
 {_table(("model", "digest", "device"), report.models) if report.models else ""}
 <h2>Detections by defect</h2>
 {_table(("defect", "model", "detections", "titles with any", "titles scored", "audio, hours", "per 100 hours"), rates) if rates else "<p>None.</p>"}
 <h2>Rejected and partial titles</h2>
-{f"<details open><summary>{count}</summary>{listed}</details>" if troubles else "<p>None.</p>"}
+{_listed("tracks", ("title", "track", "status", "code", "reason"), troubles, "all of them are in the table tracks")}
+{line_up}
 </section>"""
+
+
+def _listed(what: str, head: tuple[str, ...], rows: list[tuple[Any, ...]], where: str) -> str:
+    """The first rows of a table under their number; `where` the others are."""
+    if not rows:
+        return "<p>None.</p>"
+    count = f"{len(rows)} {what}" if len(rows) <= MOST_ROWS else f"more than {MOST_ROWS} {what}; {where}"
+    return f"<details open><summary>{count}</summary>{_table(head, rows[:MOST_ROWS])}</details>"
 
 
 def _precision(rows: list[dict[str, Any]]) -> str:

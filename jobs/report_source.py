@@ -93,6 +93,13 @@ class Source:
         sources = {"detections": self.detections, "tracks": self.tracks}
         return [row.asDict() for row in analysis(self.spark, {**self.tables, **sources}, "rates").collect()]
 
+    def line_up(self, limit: int) -> list[dict[str, Any]]:
+        """Stretches of line-up tones in the tracks of the report, at most `limit`."""
+        mine = self.tracks.select("title_id", "track", "content_hash")
+        segments = self.tables["segments"].join(mine, ["title_id", "track", "content_hash"], "left_semi")
+        found = analysis(self.spark, {**self.tables, "segments": segments}, "line_up").limit(limit)
+        return [row.asDict() for row in found.collect()]
+
     def ranked(self, precision: list[dict[str, Any]], limit: int) -> tuple[list[dict[str, Any]], int]:
         """Detections with their verdicts, ranked as `review.py queue` ranks, the decided ones last.
 

@@ -23,7 +23,7 @@ INTENDED_SHARE = 0.25  # with a sound that resembles a defect and is meant (`mod
 ALONE_SHARE = 0.3  # of those: with nothing beside it, as effects of games are stored
 QUIET_SHARE = 0.15  # of hum and hiss: amplitude on a logarithmic scale
 OVERTONE_SHARE = 0.25  # of hum: with the overtones of mains hum
-COLOURED_SHARE = 0.3  # of hiss: not white, as that of tape and amplifiers
+COLOURED_SHARE = 0.4  # of hiss: not white, as that of tape and amplifiers
 ONE_SIDED_SHARE = 0.2  # of distortion: one side is clipped later than the other, or not at all
 LEVELLED_SHARE = 0.5  # at another level than the recording's own
 CODED_SHARE = 0.15  # through a real codec, at several times the cost of all the rest
@@ -201,8 +201,9 @@ def _real(defect: str, rng: np.random.Generator) -> dict[str, Any]:
         return {"overtones": (rng.lognormal(-1, 1, rng.integers(1, 9)) / 2).clip(0, 1).tolist()}
     if defect == "hiss" and rng.random() < COLOURED_SHARE:
         # No further down: noise that falls by more is air and traffic (`models.intended.ambience`).
-        cutoff_hz = float(np.exp(rng.uniform(np.log(7_000), np.log(20_000)))) if rng.random() < 0.7 else None
-        return {"tilt_db": float(rng.uniform(-1.0, 3.0)), "cutoff_hz": cutoff_hz}
+        cutoff_hz = float(np.exp(rng.uniform(np.log(6_000), np.log(20_000)))) if rng.random() < 0.7 else None
+        low_hz = float(np.exp(rng.uniform(np.log(100), np.log(2_000)))) if rng.random() < 0.4 else None
+        return {"tilt_db": float(rng.uniform(-2.0, 3.0)), "cutoff_hz": cutoff_hz, "low_hz": low_hz}
     if defect == "distortion" and rng.random() < ONE_SIDED_SHARE:
         return {"sides": tuple(map(float, rng.permutation([1.0, rng.uniform(1.0, 10.0)])))}
     return {}

@@ -150,6 +150,9 @@ def test_coloured_hiss_has_its_tilt_its_cutoff_and_its_bound():
     limited = levels_db(cutoff_hz=2_000.0)
     assert limited[4] - limited[0] == pytest.approx(-3.0, abs=0.7)
     assert limited[6] - limited[0] == pytest.approx(-24.1, abs=0.7)  # two octaves of 12 dB
+    begun = levels_db(low_hz=1_000.0)
+    assert begun[3] - begun[6] == pytest.approx(-2.9, abs=0.7)
+    assert begun[0] - begun[6] == pytest.approx(-18.0, abs=0.7)  # three octaves of 6 dB
 
 
 def test_distortion_may_bend_one_side_only():

@@ -1,10 +1,12 @@
 """Line-up tones: told from hums and clicks by what else is to be heard, and left out of detections."""
 
+import duckdb
 import numpy as np
 import pytest
+from deltalake import DeltaTable
 from scipy import signal
 
-from jobs import detect, scan
+from jobs import detect, scan, sql
 from tests import toy_models
 from tests.signals import heard, music_like, write, write_as
 from udfs.line_up import PITCHES_HZ, tone_hz
@@ -114,6 +116,15 @@ def test_no_detection_is_made_of_it(spark, module_folder):
         ("master.wav", channel, float(second)) for channel in (0, 1) for second in range(20)
     }
     assert all(abs(row.line_up_hz - 1_000) < 2 and row.scores["loud"] > 0.2 for row in found)
+    [stretch] = spark.sql(sql.text("line_up"), segments=table).collect()
+    assert stretch.asDict() == {
+        "title_id": "master.wav", "content_hash": found[0].content_hash, "track": 0, "start_s": 0.0, "end_s": 20.0,
+        "pitches_hz": [1_000], "channels": ["FL", "FR"],
+    }  # fmt: skip
+    segments = DeltaTable(str(warehouse / "segments")).to_pyarrow_dataset()
+    theirs = duckdb.sql(sql.text("line_up").format(segments="segments")).to_arrow_table().to_pylist()
+    assert segments.count_rows()
+    assert theirs == [stretch.asDict()]
     # A warehouse of an earlier version has no such column; its scores count as they did.
     earlier = table.drop("line_up_hz")
     earlier.write.format("delta").mode("overwrite").option("overwriteSchema", "true").save(str(warehouse / "segments"))

@@ -111,6 +111,13 @@ def make_tables(warehouse, paths):
         "tracks", title_id="broken<i>.mp3", uri="file:///broken.mp3", status="rejected", error_code="not_media",
         error="no allowed format opens it", scan_id="s2",
     )  # fmt: skip
+    content_hash = probe(paths["hum.flac"])[0].content_hash
+    tone = {"title_id": "hum.flac", "content_hash": content_hash, "track": 0, "scan_id": "s2"}
+    for second, channel, pitch_hz in ((0, 0, 1000.3), (0, 1, 999.8), (1, 0, 440.1), (7, 1, 1000.0), (14, 0, 1000.0)):
+        add(
+            "segments", **tone, channel=channel, channel_name=("FL", "FR")[channel], model="m", model_version="2",
+            start_s=float(second), end_s=second + 1.0, scores={"hum": 1.0}, line_up_hz=pitch_hz,
+        )  # fmt: skip
     for name, values in rows.items():
         if values:  # there is no table reviews: nobody has judged yet
             put(warehouse, name, values)
@@ -213,6 +220,8 @@ def test_the_page_shows_the_scan_and_needs_nothing_else(written):
     assert "broken<i>.mp3" in written.text
     assert "no allowed format opens it" in written.text
     assert "no verdicts yet" in written.text
+    assert "hum.flac00:00:00.0 to 0:00:08.0440 Hz, 1,000 HzFL, FR" in written.text  # 5 s apart: one stretch
+    assert "hum.flac00:00:14.0 to 0:00:15.01,000 HzFL" in written.text
     assert all(url.startswith("data:") for url in written.urls)
     assert "default-src 'none'" in written.policy
     assert "unsafe" not in written.policy
@@ -515,7 +524,7 @@ def test_windows_and_budgets():
 
 
 def a_report():
-    return Report("n", "Auscult: all detections", [], [], [], [], [], [], [], {})
+    return Report("n", "Auscult: all detections", [], [], [], [], [], [], [], [], {})
 
 
 def an_entry(number):
