@@ -8,7 +8,10 @@ from collections import defaultdict
 import numpy as np
 import pytest
 import toy_models
-from hostile import SUFFIXES, Maker, mutations
+from hostile import make
+from hostile_case import SUFFIXES, Maker
+from hostile_names import playlists
+from mutations import mutations
 from signals import music_like, write
 
 from jobs import planner, scan
@@ -45,7 +48,7 @@ def rows_by_title(spark, warehouse):
 @pytest.fixture(scope="module")
 def scanned(place, spark):
     """The cases, and the rows that one scan of all of them left."""
-    cases = Maker(place / "catalogue").make()
+    cases = make(place / "catalogue")
     assert run(place, place / "catalogue", place / "warehouse") == 0
     return cases, rows_by_title(spark, place / "warehouse")
 
@@ -124,7 +127,7 @@ def test_playlists_ask_no_server(place, spark, tmp_path):
     threading.Thread(target=server.serve_forever, daemon=True).start()
     maker = Maker(tmp_path / "lists")
     maker.cases.clear()
-    maker.playlists()
+    playlists(maker)
     for path in (tmp_path / "lists").iterdir():
         path.write_bytes(path.read_bytes().replace(b"127.0.0.1:9", b"127.0.0.1:%d" % server.server_port))
     assert run(place, tmp_path / "lists", tmp_path / "warehouse") == 0
