@@ -257,8 +257,8 @@ def _summary(report: Report) -> str:
         head = ("title", "track", "time", "pitch", "channels")
         line_up = (
             "<h2>Line-up tones</h2>"
-            '<p class="faint">Nothing but a tone that levels are set by: what is detected there counts for nothing.</p>'
-            + _listed("stretches", head, tones, "the query jobs/sql/line_up.sql finds all of them")
+            '<p class="faint">Nothing is to be heard there but a tone that levels are set by: no score makes a detection.</p>'
+            + _listed("tone", head, tones, "the query jobs/sql/line_up.sql finds all of them")
         )
     return f"""<section><h1>{shown(report.heading)}</h1>
 <div class="scroll"><table><tbody>{facts}</tbody></table></div>
@@ -266,7 +266,7 @@ def _summary(report: Report) -> str:
 <h2>Detections by defect</h2>
 {_table(("defect", "model", "detections", "titles with any", "titles scored", "audio, hours", "per 100 hours"), rates) if rates else "<p>None.</p>"}
 <h2>Rejected and partial titles</h2>
-{_listed("tracks", ("title", "track", "status", "code", "reason"), troubles, "all of them are in the table tracks")}
+{_listed("track", ("title", "track", "status", "code", "reason"), troubles, "all of them are in the table tracks")}
 {line_up}
 </section>"""
 
@@ -275,7 +275,9 @@ def _listed(what: str, head: tuple[str, ...], rows: list[tuple[Any, ...]], where
     """The first rows of a table under their number; `where` the others are."""
     if not rows:
         return "<p>None.</p>"
-    count = f"{len(rows)} {what}" if len(rows) <= MOST_ROWS else f"more than {MOST_ROWS} {what}; {where}"
+    count = f"{len(rows)} {what}{'' if len(rows) == 1 else 's'}"
+    if len(rows) > MOST_ROWS:
+        count = f"more than {MOST_ROWS} {what}s; {where}"
     return f"<details open><summary>{count}</summary>{_table(head, rows[:MOST_ROWS])}</details>"
 
 
