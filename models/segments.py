@@ -1,6 +1,7 @@
 """Draws labelled segments for training: clean recordings with defects simulated on the fly (paper section 4)."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from math import gcd
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,10 @@ QUIET_SHARE = 0.15  # of hum and hiss: amplitude on a logarithmic scale
 OVERTONE_SHARE = 0.25  # of hum: with the overtones of mains hum
 COLOURED_SHARE = 0.4  # of hiss: not white, as that of tape and amplifiers
 ONE_SIDED_SHARE = 0.2  # of distortion: one side is clipped later than the other, or not at all
+OTHER_RATE_SHARE = (
+    0.4  # with defects of another sample rate, from which a scan resamples: what was clipped is not flat then
+)
+OTHER_RATES_HZ = (44_100, 44_100, 44_100, 44_100, 48_000, 96_000, 32_000, 24_000, 22_050, 16_000, 11_025, 8_000)
 LEVELLED_SHARE = 0.5  # at another level than the recording's own
 CODED_SHARE = 0.15  # through a real codec, at several times the cost of all the rest
 LOW_RATE_SHARE = 0.3  # of them: at a lower rate that MP3 and AAC know
@@ -47,6 +52,42 @@ class NoRoomForDefects(ValueError):
         self, message: str = "no defect could be planted in any of the recordings: are they all silent?"
     ) -> None:
         super().__init__(message)
+
+
+@dataclass(frozen=True)
+class _Place:
+    """A segment to plant a defect in.
+
+    Args:
+        rate_hz: of `section` and of what counts its samples.
+        section: float32 (samples,), the segment and `margin` more on either side.
+        around: float32 (samples,), the whole interval that the defect lasts, of which it has its level.
+        inside: the samples of `section` in that interval.
+        margin: samples on either side.
+        length: samples of the segment.
+    """
+
+    rate_hz: int
+    section: np.ndarray
+    around: np.ndarray
+    inside: slice
+    margin: int
+    length: int
+
+    def at(self, rate_hz: int) -> "_Place":
+        """The same at another sample rate."""
+
+        def samples(count: int) -> int:
+            return round(count * rate_hz / self.rate_hz)
+
+        return replace(
+            self,
+            rate_hz=rate_hz,
+            section=resampled(self.section, self.rate_hz, rate_hz),
+            inside=slice(samples(self.inside.start), samples(self.inside.stop)),
+            margin=samples(self.margin),
+            length=samples(self.length),
+        )
 
 
 @dataclass
@@ -123,12 +164,16 @@ class SegmentSource:
             context = self._vary(context, own, rng)
         around = context[begin - low : begin + interval - low]
         inside = slice(max(begin - start + margin, 0), begin + interval - start + margin)
-        sections = [context[own]]
+        place = _Place(rate, context[own], around, inside, margin, length)
+        if self.is_varied and rng.random() < OTHER_RATE_SHARE:
+            place = place.at(int(rng.choice(OTHER_RATES_HZ)))
+        sections = [place.section]
         for label in labels[1:]:
-            simulated = self._simulate(label, sections[0], around, inside, margin, length, rng)
+            simulated = self._simulate(label, place, rng)
             if simulated is None:
                 return None
             sections.append(simulated)
+        sections = [resampled(section, place.rate_hz, rate)[: length + 2 * margin] for section in sections]
         code = through_codec if self.is_varied else as_catalogue
         seed = int(rng.integers(1 << 62))  # the same dice for each: the defect must be all that sets them apart
         coded = (code(section, rate, np.random.default_rng(seed)) for section in sections)
@@ -164,23 +209,14 @@ class SegmentSource:
         context[own] = _limited_source(context[own], rate, rng)
         return context
 
-    def _simulate(
-        self,
-        label: str,
-        section: np.ndarray,
-        around: np.ndarray,
-        inside: slice,
-        margin: int,
-        length: int,
-        rng: np.random.Generator,
-    ) -> np.ndarray | None:
-        """Apply a defect to the part of `section` that lies `inside` the interval, drawn for all of it (`around`)."""
+    def _simulate(self, label: str, place: _Place, rng: np.random.Generator) -> np.ndarray | None:
+        """The section with a defect in the part of it that lies in the interval; None if that came to naught."""
         defect = str(rng.choice([name for name in OF_TASK["artifacts"] if LABEL_OF[name] == label]))
         simulator = SIMULATORS[defect]
+        own = slice(place.margin, place.margin + place.length)
         if label == "click":  # drawn on the segment itself, so that it holds one
-            inside = slice(margin, len(section))
-            around = section[margin : margin + length]
-        drawn = simulator.draw(around[None], self.sample_rate_hz, rng)  # the simulators take channels
+            place = replace(place, around=place.section[own], inside=slice(place.margin, len(place.section)))
+        drawn = simulator.draw(place.around[None], place.rate_hz, rng)  # the simulators take channels
         if drawn is None:
             return None
         if "amplitude" in drawn and rng.random() < QUIET_SHARE and self.is_varied:
@@ -188,9 +224,10 @@ class SegmentSource:
             drawn["amplitude"] = float(np.exp(rng.uniform(np.log(MIN_AMPLITUDE), np.log(drawn["amplitude"]))))
         if self.is_varied:
             drawn |= _real(defect, rng)
-        defective, mask = simulator.apply(section[None, inside], self.sample_rate_hz, rng, **drawn)
+        section, inside = place.section, place.inside
+        defective, mask = simulator.apply(section[None, inside], place.rate_hz, rng, **drawn)
         changed = np.flatnonzero(mask[0]) + inside.start
-        if not ((changed >= margin) & (changed < margin + length)).any():
+        if not ((changed >= own.start) & (changed < own.stop)).any():
             return None
         return np.concatenate([section[: inside.start], defective[0], section[inside.stop :]])
 
@@ -235,6 +272,14 @@ def stretch(channel: np.ndarray, low: int, high: int) -> np.ndarray:
     return piece
 
 
+def resampled(waveform: np.ndarray, from_hz: int, to_hz: int) -> np.ndarray:
+    """A waveform (samples,) at another sample rate; the same array where it is the same."""
+    if from_hz == to_hz:
+        return waveform
+    factor = gcd(from_hz, to_hz)
+    return np.asarray(signal.resample_poly(waveform, to_hz // factor, from_hz // factor), dtype=np.float32)
+
+
 def through_codec(waveform: np.ndarray, sample_rate: int, rng: np.random.Generator) -> np.ndarray:
     """What a lossy codec leaves, which comes after the defect: half of all segments (samples,), clean or not.
 
@@ -271,9 +316,9 @@ def _recode(waveform: np.ndarray, sample_rate: int, rng: np.random.Generator) ->
     bit_rate = int(rng.choice(BIT_RATES[codec]))
     if codec != "opus" and rng.random() < LOW_RATE_SHARE:
         factor = int(rng.choice(LOW_RATE_FACTORS.get(sample_rate, (1,))))
-        low = signal.resample_poly(waveform, 1, factor).astype(np.float32)
-        coded = recode(low, sample_rate // factor, codec, min(bit_rate, 64_000))
-        waveform = signal.resample_poly(coded, factor, 1)[: len(waveform)].astype(np.float32)
+        low_hz = sample_rate // factor
+        coded = recode(resampled(waveform, sample_rate, low_hz), low_hz, codec, min(bit_rate, 64_000))
+        waveform = resampled(coded, low_hz, sample_rate)[: len(waveform)]
     else:
         waveform = recode(waveform, sample_rate, codec, bit_rate)
     return np.clip(waveform, -1.0, 1.0)

@@ -349,7 +349,7 @@ def test_segments_carry_what_their_label_says(tmp_path):
     drawn = [pair for group in groups for pair in group]
     labels = np.array([label for _, label in drawn])
     assert all(segment.shape == (48_000,) and segment.dtype == np.float32 for segment, _ in drawn)
-    assert np.abs([segment for segment, _ in drawn]).max() <= 1.0
+    assert np.abs([segment for segment, _ in drawn]).max() <= 1.6  # what is resampled after clipping overshoots
     assert set(labels) == set(range(len(LABELS)))
     for group in groups:
         assert group[0][1] == 0
@@ -387,6 +387,30 @@ def test_a_group_differs_in_its_defects_alone(tmp_path):
                 changed = difference != 0
                 assert np.ptp(np.abs(segment[changed])) <= 2 / 32768
     assert min(heard.values()) > 0
+
+
+@pytest.mark.parametrize("rate_hz", [8_000, 44_100, 96_000])
+def test_defects_of_another_rate_are_those_of_a_file_that_is_resampled(tmp_path, monkeypatch, rate_hz):
+    from models import segments
+    from models.cnn6 import LABELS
+
+    monkeypatch.setattr(segments, "OTHER_RATE_SHARE", 1.0)
+    monkeypatch.setattr(segments, "OTHER_RATES_HZ", (rate_hz,))
+    monkeypatch.setattr(segments, "through_codec", lambda waveform, rate, rng: waveform)
+    path = tmp_path / "a.npy"
+    np.save(path, (music_like(20.0, 48_000, np.random.default_rng(1)) * 20_000).astype(np.int16))
+    source = segments.SegmentSource([path], 48_000, defects=4)
+    rng, frequency_hz = np.random.default_rng(3), np.fft.rfftfreq(48_000, 1 / 48_000)
+    for _ in range(6):
+        for segment, label in source.draw(1.0, rng):
+            assert segment.shape == (48_000,)
+            assert segment.dtype == np.float32
+            power = np.abs(np.fft.rfft(segment * np.hanning(48_000))) ** 2
+            above = power[frequency_hz > 0.55 * rate_hz]
+            assert above.sum() <= 1e-4 * power.sum(), LABELS[label]  # half of the rate is all that such a file holds
+            if LABELS[label] == "distortion":  # flat before, not any more
+                at_top = np.abs(segment) == np.abs(segment).max()
+                assert at_top.sum() <= 2
 
 
 @pytest.mark.parametrize("name", ["rain", "wind", "ambience", "record_surface", "held_notes", "synthesiser", "drums"])
