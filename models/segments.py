@@ -31,6 +31,7 @@ OTHER_RATE_SHARE = (
 )
 OTHER_RATES_HZ = (44_100, 44_100, 44_100, 44_100, 48_000, 96_000, 32_000, 24_000, 22_050, 16_000, 11_025, 8_000)
 LEVELLED_SHARE = 0.5  # at another level than the recording's own
+LOWERED_SHARE = 0.25  # turned down with their defects, as mastered sound is for delivery
 CODED_SHARE = 0.15  # through a real codec, at several times the cost of all the rest
 LOW_RATE_SHARE = 0.3  # of them: at a lower rate that MP3 and AAC know
 LOW_RATE_FACTORS = {48_000: (2, 3, 6), 44_100: (2, 4)}
@@ -174,6 +175,9 @@ class SegmentSource:
                 return None
             sections.append(simulated)
         sections = [resampled(section, place.rate_hz, rate)[: length + 2 * margin] for section in sections]
+        if self.is_varied and rng.random() < LOWERED_SHARE:
+            gain = np.float32(10.0 ** (rng.uniform(-20.0, 0.0) / 20.0))
+            sections = [gain * section for section in sections]
         code = through_codec if self.is_varied else as_catalogue
         seed = int(rng.integers(1 << 62))  # the same dice for each: the defect must be all that sets them apart
         coded = (code(section, rate, np.random.default_rng(seed)) for section in sections)
