@@ -1,5 +1,6 @@
 """What jobs/evaluate.py says of models with frames: events found, missed and made up."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -7,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jobs import sql
+from jobs.evaluation_pictures import draw_precision_recall, draw_recall_by_severity
+from jobs.evaluation_rows import FACETS, SEED, WHOLE, figure_row
 from models import metrics
 from models.metrics import Estimate
 
@@ -17,8 +20,6 @@ if TYPE_CHECKING:
     from jobs.registry import ResolvedModel
     from jobs.storage import Storage
 
-SEED = 0  # of the bootstrap: the same table gives the same intervals
-FACETS = ("format", "kind", "severity")
 FOUND, MISSED, RIGHT, WRONG, HOURS = range(5)
 
 
@@ -46,11 +47,27 @@ class EventEvaluation:
 
     def figures(self) -> list[dict[str, Any]]:
         """F1, precision, recall and false events per hour at the threshold with the largest F1, as `evaluations` has them."""
-        return _figures(self)
+        threshold = self.threshold
+        rows = [figure_row(WHOLE, self.label, "threshold", threshold)]
+        parts = [(facet, value) for facet in FACETS for value in sorted(self.events[facet].dropna().unique())]
+        for facet, value in (WHOLE, *parts):
+            where = {} if (facet, value) == WHOLE else {facet: value}
+            counts = self.counts(where=where, threshold=threshold)
+            whole, drawn = counts.sum(axis=0), metrics.bootstrap(counts, np.random.default_rng(SEED))
+            for metric, figure in METRICS.items():
+                if facet == "severity" and metric != "recall":
+                    continue
+                with np.errstate(invalid="ignore"):
+                    estimate = metrics.estimate(float(figure(whole)), figure(drawn))
+                rows.append(figure_row((facet, value), self.label, metric, estimate, whole[FOUND] + whole[MISSED]))
+        return [found for found in rows if not math.isnan(found["value"])]
 
     def draw_pictures(self, rows: list[dict[str, Any]], folder: Path) -> list[Path]:
         """Precision against recall, and recall against severity, as PNG files."""
-        return _draw_pictures(self, rows, folder)
+        counts = np.stack([self.counts(threshold=step).sum(axis=0) for step in np.arange(0, 101) / 100])
+        curve = folder / "precision_recall.png"
+        draw_precision_recall(curve, f"{self.key}, events", {self.label: (precision(counts), recall(counts))})
+        return [curve, *draw_recall_by_severity(folder / "recall_by_severity.png", self.key, rows)]
 
     def difference_from(self, other: "EventEvaluation", rng: np.random.Generator) -> Estimate:
         """F1 minus another version's on the same titles, each at its own best threshold, by a paired bootstrap."""
@@ -173,69 +190,6 @@ def count(spark: "SparkSession", labelled: "Storage", storage: "Storage", model:
     return EventEvaluation(shipped.name, shipped.version, label, shipped.contract.frame_s, events, hours)
 
 
-def _figures(evaluation: EventEvaluation) -> list[dict[str, Any]]:
-    threshold = evaluation.threshold
-    rows: list[dict[str, Any]] = [
-        {"facet": "all", "facet_value": "all", "label": evaluation.label, "metric": "threshold", "value": threshold}
-    ]
-    parts = [("all", "all")] + [
-        (facet, value) for facet in FACETS for value in sorted(evaluation.events[facet].dropna().unique())
-    ]
-    for facet, value in parts:
-        counts = evaluation.counts(where={} if facet == "all" else {facet: value}, threshold=threshold)
-        whole, drawn = counts.sum(axis=0), metrics.bootstrap(counts, np.random.default_rng(SEED))
-        for metric, figure in METRICS.items():
-            if facet == "severity" and metric != "recall":
-                continue
-            with np.errstate(invalid="ignore"):
-                estimate: Estimate = metrics.estimate(float(figure(whole)), figure(drawn))
-            if not np.isnan(estimate.value):
-                rows.append(
-                    {
-                        "facet": facet,
-                        "facet_value": value,
-                        "label": evaluation.label,
-                        "metric": metric,
-                        "value": estimate.value,
-                        "low": estimate.low,
-                        "high": estimate.high,
-                        "segments": int(whole[FOUND] + whole[MISSED]),
-                    }
-                )
-    return rows
-
-
-def _draw_pictures(evaluation: EventEvaluation, rows: list[dict[str, Any]], folder: Path) -> list[Path]:
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    steps = np.arange(0, 101) / 100
-    counts = np.stack([evaluation.counts(threshold=step).sum(axis=0) for step in steps])
-    made = [folder / "precision_recall.png"]
-    figure, axes = pyplot.subplots(figsize=(6, 5), layout="constrained")
-    axes.plot(recall(counts), precision(counts), marker=".", label=evaluation.label)
-    axes.set(xlabel="recall", ylabel="precision", title=f"{evaluation.key}, events", xlim=(0, 1.02), ylim=(0, 1.02))
-    axes.grid(alpha=0.3)
-    axes.legend(loc="lower left")
-    figure.savefig(made[0], dpi=120)
-    pyplot.close(figure)
-    severities = [row for row in rows if row["facet"] == "severity"]
-    if severities:
-        figure, axes = pyplot.subplots(figsize=(8, 4), layout="constrained")
-        values = np.array([row["value"] for row in severities])
-        spread = np.array([[row["value"] - row["low"], row["high"] - row["value"]] for row in severities]).T
-        axes.errorbar(range(len(values)), values, yerr=np.abs(spread), marker="o", capsize=3, linestyle="none")
-        axes.set_xticks(range(len(values)), [row["facet_value"] for row in severities], rotation=45, ha="right")
-        axes.set(ylabel="recall", ylim=(0, 1.02), title=evaluation.key)
-        axes.grid(alpha=0.3)
-        made.append(folder / "recall_by_severity.png")
-        figure.savefig(made[-1], dpi=120)
-        pyplot.close(figure)
-    return made
-
-
 def table(evaluations: list[EventEvaluation], rows: dict[str, list[dict[str, Any]]]) -> str:
     """The figures over all titles as a Markdown table, a line a version and kind of content."""
     lines = [
@@ -255,6 +209,6 @@ def table(evaluations: list[EventEvaluation], rows: dict[str, list[dict[str, Any
                 else ""
                 for name in METRICS
             ]
-            planted = max(row.get("segments", 0) for row in found.values())
+            planted = max(row["segments"] or 0 for row in found.values())
             lines.append(f"| {evaluation.key} | {value} | {' | '.join(cells)} | {planted} | {threshold:.2f} |")
     return "\n".join(lines)

@@ -154,6 +154,7 @@ def _compare(name: str, version: str, champion: str, catalogue: str) -> tuple[bo
     import numpy as np
 
     from jobs import evaluate
+    from jobs.evaluation_rows import SEED
 
     catalogue, warehouse = evaluate.located(catalogue)
     uris = [f"models:/{name}/{version}", f"models:/{name}/{champion}"]
@@ -161,7 +162,7 @@ def _compare(name: str, version: str, champion: str, catalogue: str) -> tuple[bo
     evaluate.keep(evaluations, catalogue, warehouse)
     if set(new.classes) != set(old.classes):
         return False, f"not comparable with version {champion}: classes {list(new.classes)}, there {list(old.classes)}"
-    difference = new.difference_from(old, np.random.default_rng(evaluate.SEED))  # type: ignore[arg-type]
+    difference = new.difference_from(old, np.random.default_rng(SEED))  # type: ignore[arg-type]
     interval = f"{difference.value:+.4f} ({difference.low:+.4f} to {difference.high:+.4f})"
     verdict = "worse than" if difference.high < 0 else "not worse than"
     return difference.high >= 0, f"{verdict} version {champion} on {catalogue}: {new.figure} {interval}"

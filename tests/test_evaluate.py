@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 from sklearn import metrics as reference
 
-from jobs import evaluate, event_evaluation
-from jobs.evaluate import Evaluation
+from jobs import class_evaluation, event_evaluation, sql
+from jobs.class_evaluation import ClassEvaluation
 from jobs.event_evaluation import EventEvaluation
 
 CLASSES = ("no_defect", "hum", "click")
@@ -57,11 +57,11 @@ def truth(catalogue):
 
 @pytest.fixture(scope="module")
 def evaluation(spark, catalogue):
-    judged = evaluate._sql(spark, "judged", **catalogue)
+    judged = spark.sql(sql.text("judged"), **catalogue)
     names = spark.createDataFrame([(name, name) for name in CLASSES], "label string, class string")
-    counts = evaluate._sql(spark, "evaluation", judged=judged, classes=names, clean="no_defect").toPandas()
-    scores = evaluate._sql(spark, "precision_recall", judged=judged, classes=names).toPandas()
-    return Evaluation("m", "1", CLASSES, counts, scores)
+    counts = spark.sql(sql.text("evaluation"), judged=judged, classes=names, clean="no_defect").toPandas()
+    scores = spark.sql(sql.text("precision_recall"), judged=judged, classes=names).toPandas()
+    return ClassEvaluation("m", "1", CLASSES, counts, scores)
 
 
 def test_counts_and_rates_are_those_of_scikit_learn(evaluation, truth):
@@ -84,10 +84,10 @@ def test_counts_and_rates_are_those_of_scikit_learn(evaluation, truth):
 
 @pytest.mark.parametrize("label", CLASSES[1:])
 def test_precision_and_recall_by_score_are_those_of_scikit_learn(evaluation, truth, label):
-    precision, recall, score = evaluate.precision_recall(evaluation, label)
+    precision, recall, score = evaluation.precision_recall(label)
     rounded = [np.floor(np.float32(scores[label]) * 1000) / 1000 for scores in truth["scores"]]
     expected = reference.average_precision_score(truth["truth"] == label, rounded)
-    assert evaluate.average_precision(precision, recall) == pytest.approx(expected)
+    assert class_evaluation.average_precision(precision, recall) == pytest.approx(expected)
     assert recall[-1] == 1.0
     assert (np.diff(score) < 0).all()
 
@@ -101,7 +101,6 @@ def test_pictures_are_drawn(evaluation, tmp_path):
 @pytest.fixture(scope="module")
 def events(spark):
     """Three files of two clean titles: what was planted and what was found, a few of each kind by hand."""
-    from jobs import sql
 
     def event(start_s, *scores):
         return {"label": "click", "start_s": start_s, "end_s": start_s + 0.003 * len(scores), "scores": list(scores)}
