@@ -20,8 +20,8 @@ import yaml
 from jobs.launch import PROJECT, AuscultError, default_warehouse, log, run, session
 
 if TYPE_CHECKING:
+    from jobs.report_content import Entry, Report
     from jobs.report_media import MediaPlan
-    from jobs.report_page import Entry, Report
     from jobs.report_source import Medium, Source
 
 SLACK_BYTES = 600  # of an entry's text that comes with its picture and clip
@@ -53,8 +53,8 @@ def arguments(argv: list[str]) -> argparse.Namespace:
 
 def entries_of(source: "Source", rows: list[dict[str, Any]]) -> list["Entry"]:
     """What there is to say of each detection without its media."""
+    from jobs.report_content import Entry
     from jobs.report_media import PICTURE_S, Window, window
-    from jobs.report_page import Entry
 
     tracks, scores = source.tracks_of(rows), source.scores(rows)
     entries = []
@@ -84,7 +84,7 @@ def report_of(source: "Source", precision: list[dict[str, Any]], shown: int, cou
     """All of the page but its detections."""
     from pyspark.sql import functions as F
 
-    from jobs.report_page import MOST_ROWS, Report
+    from jobs.report_content import MOST_ROWS, Report
     from jobs.report_source import ALL
 
     scan = source.scan

@@ -12,8 +12,8 @@ from jobs import sql, tables
 from jobs.analyses import analysis
 from jobs.launch import AuscultError, log
 from jobs.literals import literal_frame
+from jobs.report_content import Entry
 from jobs.report_media import HANDLE_S, STEREO_SHARE, MediaPlan
-from jobs.report_page import Entry
 from jobs.storage import Storage
 from udfs.clips import CLIP_ORDERS, CLIPS, STEREO, clip_udf
 from udfs.remote import path_of

@@ -22,9 +22,11 @@ from signals import music_like, write
 
 from jobs import report, report_source, review, tables
 from jobs.launch import PROJECT, AuscultError
+from jobs.report_content import Entry, Report
 from jobs.report_media import Window, fitting, media_plan, window
-from jobs.report_page import Entry, Report, clock, page
+from jobs.report_page import page
 from jobs.storage import Storage
+from jobs.timecode import clock
 from udfs import clips
 from udfs.decoder import Decoder, encode_path
 from udfs.encode import AudioTrack, write_media
