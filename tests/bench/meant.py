@@ -16,7 +16,7 @@ import numpy as np
 import soundfile
 import torch
 from deltalake import DeltaTable
-from scipy import signal
+from scipy import ndimage, signal
 from torchaudio.functional import mu_law_decoding, mu_law_encoding
 
 from jobs import scan
@@ -110,6 +110,22 @@ def telephone(voice: np.ndarray) -> np.ndarray:
     return filtered(mu_law_decoding(coded, 256).numpy(), 3800.0, 4)
 
 
+def gated(voice: np.ndarray) -> np.ndarray:
+    """Digital silence wherever it is soft, faded to in 4 ms."""
+    loud = filtered(np.abs(voice), 20.0) > 0.3 * np.sqrt(np.mean(np.square(voice)))
+    gain = ndimage.uniform_filter1d(loud.astype(float), round(0.004 * RATE_HZ))
+    return np.where(gain > 1e-6, gain * voice, 0.0)
+
+
+def time_code(rng: np.random.Generator, frames_per_s: float = 25.0) -> np.ndarray:
+    """Linear time code (SMPTE ST 12-1): 80 bits a frame as biphase marks, a change at each bit and in the midst of ones."""
+    bits_per_s = 80 * frames_per_s
+    ones = rng.integers(0, 2, round(SECONDS * bits_per_s)) == 1
+    begins_s = np.arange(len(ones)) / bits_per_s
+    changes_s = np.sort(np.concatenate([begins_s, begins_s[ones] + 0.5 / bits_per_s]))
+    return filtered(1.0 - 2.0 * (np.searchsorted(changes_s, TIME_S) % 2), 6000.0)
+
+
 BREAKS = (TIME_S % 4 >= 0.25).astype(float)  # EBU Tech 3304, left
 SOUNDS: dict[str, Sound] = {
     "1 kHz": lambda rng, voice: sine(1000.0),
@@ -176,6 +192,11 @@ SOUNDS: dict[str, Sound] = {
     "fuzz without": lambda rng, voice: level(np.clip(20 * guitar(rng), -1, 1), -14),
     "voice": lambda rng, voice: voice,
     "voice from 8 kHz": lambda rng, voice: signal.resample_poly(signal.resample_poly(voice, 1, 6), 6, 1),
+    "voice through a gate": lambda rng, voice: gated(voice),
+    "voice off centre": lambda rng, voice: voice + 0.03,
+    "voice and line frequency": lambda rng, voice: voice + sine(15_625.0, -55),
+    "voice beside time code": lambda rng, voice: voice + level(time_code(rng), -60),
+    "time code": lambda rng, voice: level(time_code(rng), -15),
     "voice, limited": lambda rng, voice: 0.9 * np.tanh(5 * voice),
 }
 
@@ -193,8 +214,9 @@ def build() -> None:
     making.mkdir(parents=True, exist_ok=True)
     for number, (name, sound) in enumerate(SOUNDS.items()):
         rng = np.random.default_rng([SEED, number])
-        dither = (rng.random(COUNT) - rng.random(COUNT)) / 32768
-        soundfile.write(making / f"{name}.flac", np.clip(sound(rng, voice) + dither, -1, 1), RATE_HZ, "PCM_16")
+        waveform = sound(rng, voice)
+        dither = (rng.random(COUNT) - rng.random(COUNT)) / 32768 * (waveform != 0.0)
+        soundfile.write(making / f"{name}.flac", np.clip(waveform + dither, -1, 1), RATE_HZ, "PCM_16")
     making.rename(titles)
 
 
