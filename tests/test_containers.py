@@ -1,11 +1,12 @@
 """Whole files in the containers and codecs that masters, archives and broadcasters keep: nothing is wrong with them, and none is said to be."""
 
+import dsd
 import numpy as np
 import pytest
 from scipy import signal
 from signals import heard, write_as
 
-from udfs.decoding import TIME_JUMP
+from udfs.decoding import TIME_JUMP, Block, Resampler
 
 SECONDS = 9.37
 # Container as FFmpeg's muxers are called, codec, rate, layout; then what the muxer is told.
@@ -60,6 +61,26 @@ def test_nothing_is_said_of_a_whole_file(container, codec, rate_hz, layout, opti
     around = samples[0][2 * rate_hz - rate_hz // 16 : 7 * rate_hz + rate_hz // 16]
     likeness = signal.correlate(around, middle, "valid") / (middle @ middle)
     assert likeness.max() == pytest.approx(1.0, abs=0.1)
+
+
+@pytest.mark.parametrize("multiple", [64, 128, 256, 512])
+@pytest.mark.parametrize("suffix", list(dsd.MAKERS))
+def test_dsd_is_heard_as_what_it_was_made_of(suffix, multiple, music, tmp_path):
+    waveform = music[:, : 2 * 48_000]
+    path = tmp_path / f"a.{suffix}"
+    path.write_bytes(dsd.MAKERS[suffix](waveform, 48_000, multiple))
+    info, samples, report = heard(path)
+    assert (info.error_code, info.channels, info.sample_rate_hz) == (None, 2, multiple * 44_100 // 8)
+    assert info.duration_s == pytest.approx(2.0, abs=0.02)
+    assert (report.events, report.packet_errors, report.gaps, report.format_changes) == ([], 0, 0, 0)
+    in_band = Resampler(48_000)  # what the shaping of its noise has driven up lies above
+    blocks = [*in_band.push(Block(0, info.sample_rate_hz, samples, ("FL", "FR"))), *in_band.flush()]
+    found = np.concatenate([block.samples for block in blocks], axis=1)
+    inside = slice(4_800, 91_200)
+    for channel, clean in zip(found, waveform, strict=True):
+        gain = channel[inside] @ clean[inside] / (clean[inside] @ clean[inside])
+        assert gain == pytest.approx(0.5, abs=0.05)  # half of full scale is a DSD's 0 dB
+        assert np.corrcoef(channel[inside], clean[inside])[0, 1] > 0.97  # the decoder is late by a part of a sample
 
 
 def test_packs_that_are_lost_stay_a_jump(music, tmp_path):

@@ -104,6 +104,7 @@ MOST_ENCRYPTED = 0.5  # of a track whose rest is worth scanning
 SHORTFALL_S = 1.0  # decoders pad the ends of a track; what is missing below this is not damage
 # What a header may claim and still be believed: telephone to measurement microphones, mono to the largest beds of objects.
 SAMPLE_RATES_HZ = (4_000, 768_000)
+HIGHEST_DSD_HZ = 2_822_400  # FFmpeg counts eight bits as a sample: DSD512
 MAX_CHANNELS = 128
 
 
@@ -371,15 +372,22 @@ def _track_info(
             "unsupported_codec",
             f"codec {name!r} is not among the decoders that are allowed here",
         )
-    elif info.sample_rate_hz and not SAMPLE_RATES_HZ[0] <= info.sample_rate_hz <= SAMPLE_RATES_HZ[1]:
+    elif info.sample_rate_hz and not SAMPLE_RATES_HZ[0] <= info.sample_rate_hz <= _highest_rate_hz(name):
         info.error_code = "bad_format"
-        info.error = f"expected a sample rate of 4 to 768 kHz, the header claims {info.sample_rate_hz} Hz"
+        info.error = (
+            f"expected a sample rate of {SAMPLE_RATES_HZ[0] / 1000:g} to {_highest_rate_hz(name) / 1000:g} kHz, the header "
+            f"claims {info.sample_rate_hz} Hz"
+        )
     elif info.channels > MAX_CHANNELS:
         info.error_code = "bad_format"
         info.error = f"expected at most {MAX_CHANNELS} channels, the header claims {info.channels}"
     elif measure.count == 0:
         info.error_code, info.error = "no_packets", "the track is declared but holds no audio; the file may be cut off"
     return info
+
+
+def _highest_rate_hz(codec: str) -> int:
+    return HIGHEST_DSD_HZ if codec.startswith("dsd_") else SAMPLE_RATES_HZ[1]
 
 
 def _plain_codec_name(name: str) -> str:
