@@ -13,7 +13,7 @@ from deltalake import DeltaTable
 from sklearn.metrics import f1_score, precision_score, recall_score
 from test_temporal_filter import random_title
 
-from jobs import detect, operating_points, tables, tune, tuning
+from jobs import detect, operating_points, tables, tune, tuning, tuning_inputs
 from jobs.launch import PROJECT, AuscultError
 from jobs.settings import OperatingPoint, ScanSettings
 from jobs.storage import Storage
@@ -49,7 +49,7 @@ def test_counts_what_the_filter_finds_at_every_x(spark):
     }  # fmt: skip
     model, one = ShippedModel("m", "1", "", "", None), {"p0": points["p0"]}
     grid = (np.array([0.4, 0.5, 0.8]), np.array([0.6, 3.0, 20.0]))
-    found = tune.rises_of(spark, segments, model, one, *grid).toPandas()
+    found = tuning_inputs.rises_of(spark, segments, model, one, *grid).toPandas()
     counted = {}
     for name, point in points.items():
         x_ms = round(point.min_detected_s * 1000)
@@ -296,7 +296,7 @@ def test_verdicts_are_labels_too(place, spark):
         ('h2', 'loud', 1D, 2D, 'unsure', 'a', {when})
         AS t(content_hash, defect, start_s, end_s, verdict, reviewer, reviewed_at)"""
     ).selectExpr("*", "CAST(NULL AS STRING) cause", "CAST(NULL AS STRING) note", "CAST(NULL AS STRING) title_id", "CAST(NULL AS INT) track").write.format("delta").mode("append").save(storage.locate("reviews"))  # fmt: skip
-    labelled = tune.read_labels(spark, storage, "reviews")
+    labelled = tuning_inputs.read_labels(spark, storage, "reviews")
     assert labelled.titles == ["t00", "t01"]
     assert labelled.defects == [frozenset({"loud"}), frozenset()]
 
@@ -327,7 +327,7 @@ def test_bad_input_is_named(place, tmp_path, capsys):
 
 
 def test_the_shipped_grid_is_readable():
-    grid = tune.read_grid(PROJECT / "conf" / "tune.yaml")
+    grid = tuning_inputs.read_grid(PROJECT / "conf" / "tune.yaml")
     assert len(grid.thresholds) == 20
     assert len(grid.windows_s) == 10
     assert {"default", "hum", "click"} <= set(ScanSettings().operating_points)

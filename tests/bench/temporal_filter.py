@@ -67,7 +67,7 @@ def work(what: str, rows: int) -> None:
     import numpy as np
     import yaml
 
-    from jobs import tune
+    from jobs import tuning_inputs
     from jobs.launch import session
     from jobs.settings import OperatingPoint
     from jobs.temporal_filter import detect
@@ -83,7 +83,7 @@ def work(what: str, rows: int) -> None:
         grid = yaml.safe_load((PROJECT / "conf" / "tune.yaml").read_text())
         model = ShippedModel("audio-artifacts", "1", "", "", None)  # type: ignore[arg-type]
         untuned = {label: OperatingPoint() for label in LABELS}
-        rises = tune.rises_of(
+        rises = tuning_inputs.rises_of(
             spark, segments, model, untuned, np.array(grid["thresholds"]), np.array(grid["windows_s"], dtype=float)
         )
         found = rises.selectExpr("aggregate(count, 0L, (a, b) -> a + b) AS n").agg({"n": "sum"}).head()[0]
