@@ -94,10 +94,11 @@ def held_notes(samples: int, sample_rate: int, rng: np.random.Generator) -> np.n
     semitones = [root, *(root + steps)] if is_chord else rng.integers(-48, 8, rng.integers(1, 4))
     for semitone in semitones:
         pitch_hz = 440.0 * 2.0 ** ((semitone + rng.normal(0, 0.1)) / 12)
-        partials = np.arange(1, rng.integers(2, 13))
+        manner = 4 if is_chord else rng.integers(4)
+        is_pure = manner == 3 and rng.random() < 0.4  # bells, marimbas, electric pianos
+        partials = np.arange(1, 2 if is_pure else rng.integers(2, 13))
         partials = partials[partials * pitch_hz < 0.45 * sample_rate]
         sizes = rng.lognormal(0, 0.6, len(partials)) / partials ** rng.uniform(0.3, 2.0)
-        manner = 4 if is_chord else rng.integers(4)
         phase, size = 2 * np.pi * pitch_hz * time_s, np.ones(samples)
         if manner == 0:  # vibrato
             rate_hz, cents = rng.uniform(3, 7), rng.uniform(4, 40)
@@ -111,7 +112,7 @@ def held_notes(samples: int, sample_rate: int, rng: np.random.Generator) -> np.n
             size = _swell(samples, sample_rate, rng, 1.0)
         elif manner == 3:  # struck, then dying away; struck again
             period_s = rng.uniform(0.2, 2.0)
-            size = np.exp(-((time_s + rng.uniform(0, period_s)) % period_s) * rng.uniform(1.0, 5.0))
+            size = np.exp(-((time_s + rng.uniform(0, period_s)) % period_s) * rng.uniform(1.0, 9.0))
         for partial, partial_size in zip(partials, sizes, strict=True):
             out += partial_size * size * np.sin(partial * phase + rng.uniform(0, 6.3))
     return _at_rms_1(out)
