@@ -39,7 +39,7 @@ def draw_precision_recall(path: Path, title: str, curves: dict[str, tuple[np.nda
     """Precision against recall, each (thresholds,), a curve a name."""
     with _figure(path, figsize=(6, 5)) as axes:
         for name, (precision, recall) in curves.items():
-            axes.plot(recall, precision, marker="." if len(recall) < 200 else "", label=name)
+            axes.plot(recall, precision, label=name)
         axes.set(xlabel="recall", ylabel="precision", title=title, xlim=(0, 1.02), ylim=(0, 1.02))
         axes.grid(alpha=0.3)
         axes.legend(loc="lower left")

@@ -7,6 +7,7 @@ from scipy import signal
 
 from models.defects import SIMULATORS, click_offset, underrun
 from models.defects.underrun import QUIETEST, bend, stands_out
+from models.draws import log_uniform
 from models.segments import GIVEN_UP, MARGIN_S, TRIES, NoRoomForDefects, PairSource, as_catalogue, through_codec
 
 FRAME = 128  # samples of one output
@@ -90,7 +91,7 @@ def _one_offset(clean: np.ndarray, own: slice, is_varied: bool, rng: np.random.G
     if is_varied and rng.random() < QUIET_SHARE:
         least = max(QUIETEST, bend(clean, at))
         if least < low:
-            low, high = np.exp(rng.uniform(np.log(least), np.log(low), 2))
+            low, high = log_uniform(rng, least, low, 2)
             low, high = min(low, high), max(low, high)
     sizes = rng.uniform(low, high, int(rng.choice(click_offset.LENGTHS)))
     return {"positions": [at], "offsets": [(sizes * rng.choice([-1.0, 1.0], len(sizes))).tolist()]}
@@ -98,7 +99,7 @@ def _one_offset(clean: np.ndarray, own: slice, is_varied: bool, rng: np.random.G
 
 def _one_underrun(own: slice, rng: np.random.Generator) -> dict[str, list]:
     shortest, longest = underrun.LENGTHS
-    length = int(np.exp(rng.uniform(np.log(shortest), np.log(longest))))
+    length = int(log_uniform(rng, shortest, longest))
     return {
         "positions": [int(rng.integers(own.start, own.stop - length + 1))],
         "lengths": [length],
@@ -131,7 +132,7 @@ def _reverberated(waveform: np.ndarray, sample_rate: int, rng: np.random.Generat
 
 def _equalised(waveform: np.ndarray, sample_rate: int, rng: np.random.Generator) -> np.ndarray:
     for low_hz, high_hz, is_high in ((80, 300, False), (3_000, 10_000, True)):
-        sections = shelf(np.exp(rng.uniform(np.log(low_hz), np.log(high_hz))), rng.uniform(-4, 4), is_high, sample_rate)
+        sections = shelf(log_uniform(rng, low_hz, high_hz), rng.uniform(-4, 4), is_high, sample_rate)
         waveform = signal.sosfilt(sections, waveform)
     return waveform.astype(np.float32)
 

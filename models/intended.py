@@ -11,6 +11,8 @@ from collections.abc import Callable
 import numpy as np
 from scipy import fft, signal
 
+from models.draws import log_uniform
+
 
 def shaped_noise(
     samples: int, sample_rate: int, rng: np.random.Generator, levels: list[tuple[float, float]]
@@ -27,7 +29,7 @@ def shaped_noise(
 def rain(samples: int, sample_rate: int, rng: np.random.Generator) -> np.ndarray:
     """A shower: noise without lows and with uneven highs, and drops, each a short ring of its own pitch."""
     top = min(20_000.0, 0.45 * sample_rate)
-    bend_hz = np.exp(rng.uniform(np.log(800), np.log(5_000)))
+    bend_hz = log_uniform(rng, 800, 5_000)
     shower = shaped_noise(
         samples, sample_rate, rng,
         [(50, -50), (bend_hz / 4, -18), (bend_hz, 0), (0.5 * top, rng.uniform(-14, -3)), (top, rng.uniform(-40, -12))],
@@ -126,21 +128,21 @@ def synthesiser(samples: int, sample_rate: int, rng: np.random.Generator) -> np.
     out = np.zeros(samples)
     at, is_first = 0, True
     while at < samples:
-        length = round(np.exp(rng.uniform(np.log(0.04), np.log(1.0))) * sample_rate)
+        length = round(log_uniform(rng, 0.04, 1.0) * sample_rate)
         if is_first:
             at, is_first = -int(rng.uniform(0.0, 0.5) * length), False
         begin, stop = max(at, 0), min(at + length, samples)
         out[begin:stop] += rng.lognormal(0, 0.4) * _note(length, sample_rate, rng)[begin - at : stop - at]
         at += round(length * rng.uniform(0.6, 1.5))
     if rng.random() < 0.5:
-        cutoff_hz = np.exp(rng.uniform(np.log(800), np.log(0.4 * sample_rate)))
+        cutoff_hz = log_uniform(rng, 800, 0.4 * sample_rate)
         out = signal.sosfilt(signal.butter(int(rng.integers(1, 4)), cutoff_hz, fs=sample_rate, output="sos"), out)
     return _at_rms_1(out)
 
 
 def _note(length: int, sample_rate: int, rng: np.random.Generator) -> np.ndarray:
     time_s = np.arange(length) / sample_rate
-    pitch_hz = np.full(length, np.exp(rng.uniform(np.log(20), np.log(2_000))))
+    pitch_hz = np.full(length, log_uniform(rng, 20, 2_000))
     manner = rng.integers(4)
     if manner == 1:  # a slide
         pitch_hz *= 2.0 ** (rng.uniform(-8, 8) * time_s)
@@ -192,7 +194,7 @@ def _hit(sample_rate: int, rng: np.random.Generator) -> np.ndarray:
     elif kind == 2:  # a hi-hat
         wave = np.diff(noise, n=int(rng.integers(1, 4)), prepend=np.zeros(3))[: len(time_s)]
     else:  # wood, rim shots, tongues
-        pitches_hz = np.exp(rng.uniform(np.log(300), np.log(6_000), (rng.integers(1, 4), 1)))
+        pitches_hz = log_uniform(rng, 300, 6_000, (int(rng.integers(1, 4)), 1))
         wave = np.sin(2 * np.pi * pitches_hz * time_s + rng.uniform(0, 6.3, pitches_hz.shape)).sum(axis=0)
     attack = rng.uniform(1.0, 0.001 * sample_rate)
     return wave * np.exp(-time_s / decay_s) * np.minimum(1.0, np.arange(1, len(time_s) + 1) / attack)
@@ -201,7 +203,7 @@ def _hit(sample_rate: int, rng: np.random.Generator) -> np.ndarray:
 def driven(waveform: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """A waveform (samples,) through an amplifier with a soft knee, as guitars are played, and a loudspeaker's band."""
     peak = max(float(np.abs(waveform).max(initial=0.0)), 1e-6)
-    drive = np.exp(rng.uniform(np.log(1.5), np.log(20.0)))
+    drive = log_uniform(rng, 1.5, 20.0)
     bias = rng.uniform(0.0, 0.3)  # valves bend one side more
     heard = np.tanh(drive * waveform / peak + bias) - np.tanh(bias)
     heard = signal.sosfilt(signal.butter(int(rng.integers(1, 3)), rng.uniform(0.1, 0.35), output="sos"), heard)

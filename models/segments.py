@@ -13,6 +13,7 @@ from models.cnn6 import LABELS
 from models.codecs import recode
 from models.defects import LABEL_OF, OF_TASK, SIMULATORS
 from models.defects.amplitude import MIN_AMPLITUDE
+from models.draws import log_uniform
 from models.intended import SOUNDS, driven
 from models.intervals import MEAN_EXTRA_S, MIN_INTERVAL_S
 
@@ -26,9 +27,7 @@ QUIET_SHARE = 0.15  # of hum and hiss: amplitude on a logarithmic scale
 OVERTONE_SHARE = 0.25  # of hum: with the overtones of mains hum
 COLOURED_SHARE = 0.4  # of hiss: not white, as that of tape and amplifiers
 ONE_SIDED_SHARE = 0.2  # of distortion: one side is clipped later than the other, or not at all
-OTHER_RATE_SHARE = (
-    0.4  # with defects of another sample rate, from which a scan resamples: what was clipped is not flat then
-)
+OTHER_RATE_SHARE = 0.4  # defects at another rate, from which a scan resamples: what is clipped is not flat then
 OTHER_RATES_HZ = (44_100, 44_100, 44_100, 44_100, 48_000, 96_000, 32_000, 24_000, 22_050, 16_000, 11_025, 8_000)
 LEVELLED_SHARE = 0.5  # at another level than the recording's own
 LOWERED_SHARE = 0.25  # turned down with their defects, as mastered sound is for delivery
@@ -215,17 +214,20 @@ class SegmentSource:
             gain = 10.0 ** (rng.uniform(-24.0, 6.0) / 20.0)
             context *= np.float32(min(gain, 0.95 / peak if peak > 0 else 1.0))
         context[own] = _limited_source(context[own], rate, rng)
+        self._edit(context, own, rng)
+        return context
+
+    def _edit(self, context: np.ndarray, own: slice, rng: np.random.Generator) -> None:
+        """What studios and transmitters do to some of a sound (samples,), in place."""
         if rng.random() < OFFSET_SHARE:
             context *= np.float32(0.9)
             context += np.float32(rng.uniform(-0.06, 0.06))
         if rng.random() < WHISTLE_SHARE:
-            turns = 2 * np.pi * rng.choice(WHISTLES_HZ) / rate * np.arange(own.stop - own.start)
-            context[own] += np.float32(10.0 ** (rng.uniform(-75.0, -40.0) / 20.0)) * np.sin(turns + 1).astype(
-                np.float32
-            )
+            turns = 2 * np.pi * rng.choice(WHISTLES_HZ) / self.sample_rate_hz * np.arange(own.stop - own.start)
+            size = 10.0 ** (rng.uniform(-75.0, -40.0) / 20.0)
+            context[own] += (size * np.sin(turns + 1)).astype(np.float32)
         if rng.random() < MUTED_SHARE:
-            context[own] *= muting(own.stop - own.start, rate, rng)
-        return context
+            context[own] *= muting(own.stop - own.start, self.sample_rate_hz, rng)
 
     def _simulate(self, label: str, place: _Place, rng: np.random.Generator) -> np.ndarray | None:
         """The section with a defect in the part of it that lies in the interval; None if that came to naught."""
@@ -239,7 +241,7 @@ class SegmentSource:
             return None
         if "amplitude" in drawn and rng.random() < QUIET_SHARE and self.is_varied:
             # The paper's uniform draw is almost always loud; some on a logarithmic scale teach the quiet ones.
-            drawn["amplitude"] = float(np.exp(rng.uniform(np.log(MIN_AMPLITUDE), np.log(drawn["amplitude"]))))
+            drawn["amplitude"] = float(log_uniform(rng, MIN_AMPLITUDE, drawn["amplitude"]))
         if self.is_varied:
             drawn |= _real(defect, rng)
         section, inside = place.section, place.inside
@@ -256,8 +258,8 @@ def _real(defect: str, rng: np.random.Generator) -> dict[str, Any]:
         return {"overtones": (rng.lognormal(-1, 1, rng.integers(1, 9)) / 2).clip(0, 1).tolist()}
     if defect == "hiss" and rng.random() < COLOURED_SHARE:
         # No further down: noise that falls by more is air and traffic (`models.intended.ambience`).
-        cutoff_hz = float(np.exp(rng.uniform(np.log(6_000), np.log(20_000)))) if rng.random() < 0.7 else None
-        low_hz = float(np.exp(rng.uniform(np.log(100), np.log(2_000)))) if rng.random() < 0.4 else None
+        cutoff_hz = float(log_uniform(rng, 6_000, 20_000)) if rng.random() < 0.7 else None
+        low_hz = float(log_uniform(rng, 100, 2_000)) if rng.random() < 0.4 else None
         return {"tilt_db": float(rng.uniform(-2.0, 3.0)), "cutoff_hz": cutoff_hz, "low_hz": low_hz}
     if defect == "distortion" and rng.random() < ONE_SIDED_SHARE:
         return {"sides": tuple(map(float, rng.permutation([1.0, rng.uniform(1.0, 10.0)])))}
@@ -294,10 +296,10 @@ def muting(samples: int, sample_rate: int, rng: np.random.Generator) -> np.ndarr
     """A gain (samples,) of 1 with one to four stretches of 0, faded to in 0.1 to 30 ms."""
     gain = np.ones(samples, dtype=np.float32)
     for _ in range(int(rng.integers(1, 5))):
-        length = round(float(np.exp(rng.uniform(np.log(0.03), np.log(0.8)))) * sample_rate)
+        length = round(log_uniform(rng, 0.03, 0.8) * sample_rate)
         start = int(rng.integers(-length // 2, samples - length // 2))
         gain[max(start, 0) : max(start + length, 0)] = 0.0
-    fade = signal.windows.hann(2 * round(float(np.exp(rng.uniform(np.log(1e-4), np.log(0.03)))) * sample_rate) + 1)
+    fade = signal.windows.hann(2 * round(log_uniform(rng, 1e-4, 0.03) * sample_rate) + 1)
     # Wider by the fade, then smoothed: 0 stays 0 to the sample.
     silent = ndimage.maximum_filter1d((gain == 0.0).astype(np.uint8), len(fade)) > 0
     smooth = signal.fftconvolve(1.0 - silent, fade / fade.sum(), mode="same")
@@ -323,7 +325,7 @@ def through_codec(waveform: np.ndarray, sample_rate: int, rng: np.random.Generat
         return _recode(waveform, sample_rate, rng)
     if chance < 0.65:
         return waveform
-    cutoff_hz = float(np.exp(rng.uniform(np.log(3_400), np.log(20_500))))  # from a telephone's to a disc's
+    cutoff_hz = float(log_uniform(rng, 3_400, 20_500))  # from a telephone's to a disc's
     if rng.random() < 0.5:
         return np.clip(_limit(waveform, sample_rate, 0.0, cutoff_hz), -1.0, 1.0)  # as a decoder's output is
     _, _, spectrum = signal.stft(waveform, sample_rate, "cosine", 2048, boundary="even")

@@ -5,6 +5,8 @@ Hook-Net's paper names them as the clicks of production (section 1) and simulate
 
 import numpy as np
 
+from models.draws import log_uniform
+
 MEAN_GAP_S = 3.7
 LENGTHS = (32, 1024)  # samples
 MANNERS = ("silence", "hold", "repeat")
@@ -24,7 +26,7 @@ def draw(waveform: np.ndarray, sample_rate: int, rng: np.random.Generator) -> di
         return None
     count = max(1, int(rng.poisson(total / sample_rate / MEAN_GAP_S)))
     found = []
-    for length in np.exp(rng.uniform(np.log(shortest), np.log(longest), count)).astype(int).tolist():
+    for length in log_uniform(rng, shortest, longest, count).astype(int).tolist():
         manner = str(rng.choice(MANNERS))
         for position in rng.integers(longest, total - longest + 1, TRIES).tolist():
             if _is_heard(waveform, position, length, manner, sample_rate, rng):
