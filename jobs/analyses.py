@@ -12,8 +12,8 @@ def analysis(spark: SparkSession, sources: dict[str, DataFrame], name: str, **gi
 
     Args:
         spark: the session.
-        sources: the tables that it is made from.
-        name: of its file: verdicts, precision, review_queue, agreement, versions, rates or line_up.
+        sources: the tables detections, reviews and tracks.
+        name: of its file: verdicts, precision, review_queue, agreement, versions or rates.
         given: what else its head names.
     """
     known = dict(sources)

@@ -57,7 +57,7 @@ class Report:
         models: name/version, digest and device, one row a model.
         rates: rows of the analysis `rates`.
         troubles: rows of `tracks` that are rejected or partial, at most one more than `MOST_ROWS`.
-        line_up: rows of the analysis `line_up`, likewise.
+        line_up: rows of the query `line_up`, likewise.
         precision: rows of the analysis `precision`.
         remarks: how to read the report.
         warnings: what is missing in it.

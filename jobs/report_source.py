@@ -97,7 +97,7 @@ class Source:
         """Stretches of line-up tones in the tracks of the report, at most `limit`."""
         mine = self.tracks.select("title_id", "track", "content_hash")
         segments = self.tables["segments"].join(mine, ["title_id", "track", "content_hash"], "left_semi")
-        found = analysis(self.spark, {**self.tables, "segments": segments}, "line_up").limit(limit)
+        found = self.spark.sql(sql.text("line_up"), segments=segments).limit(limit)
         return [row.asDict() for row in found.collect()]
 
     def ranked(self, precision: list[dict[str, Any]], limit: int) -> tuple[list[dict[str, Any]], int]:

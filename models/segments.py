@@ -1,7 +1,6 @@
 """Draws labelled segments for training: clean recordings with defects simulated on the fly (paper section 4)."""
 
 from dataclasses import dataclass, field, replace
-from math import gcd
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from models.defects.amplitude import MIN_AMPLITUDE
 from models.draws import log_uniform
 from models.intended import SOUNDS, driven
 from models.intervals import MEAN_EXTRA_S, MIN_INTERVAL_S
+from models.resampling import resampled
 
 TRIES = 20
 GIVEN_UP = 500  # groups, of which sound of any kind takes one or two
@@ -304,14 +304,6 @@ def muting(samples: int, sample_rate: int, rng: np.random.Generator) -> np.ndarr
     silent = ndimage.maximum_filter1d((gain == 0.0).astype(np.uint8), len(fade)) > 0
     smooth = signal.fftconvolve(1.0 - silent, fade / fade.sum(), mode="same")
     return np.where(gain == 0.0, 0.0, np.where(smooth > 1.0 - 1e-6, 1.0, smooth)).clip(0.0, 1.0).astype(np.float32)
-
-
-def resampled(waveform: np.ndarray, from_hz: int, to_hz: int) -> np.ndarray:
-    """A waveform (samples,) at another sample rate; the same array where it is the same."""
-    if from_hz == to_hz:
-        return waveform
-    factor = gcd(from_hz, to_hz)
-    return np.asarray(signal.resample_poly(waveform, to_hz // factor, from_hz // factor), dtype=np.float32)
 
 
 def through_codec(waveform: np.ndarray, sample_rate: int, rng: np.random.Generator) -> np.ndarray:

@@ -12,6 +12,7 @@ import numpy as np
 from scipy import fft, signal
 
 from models.codecs import decode, encode, place
+from models.resampling import resampled
 
 BIT_RATE = 128_000  # of one channel
 PROBABILITY = 0.05  # of a frame
@@ -46,19 +47,19 @@ def apply(
     Returns:
         The damaged waveform, and the mask of changed samples, both (channels, time).
     """
-    step, coded_hz = min((sample_rate // gcd(sample_rate, rate), rate) for rate in RATES_HZ)
-    back = coded_hz // gcd(sample_rate, coded_hz)
+    _, coded_hz = min((sample_rate // gcd(sample_rate, rate), rate) for rate in RATES_HZ)
     defective = waveform.copy()
     for channel, samples in enumerate(waveform):
-        source = samples if step == back else signal.resample_poly(samples, back, step).astype(np.float32)
-        clean, broken = damaged(source, coded_hz, np.random.default_rng(seed), probability)
+        clean, broken = damaged(
+            resampled(samples, sample_rate, coded_hz), coded_hz, np.random.default_rng(seed), probability
+        )
         change = broken - clean
         counts = np.repeat(distance_db(clean, broken) > AUDIBLE_DB, FRAME)
         change[: len(counts)] *= counts[: len(change)]
         change[len(counts) :] = 0.0  # less than a frame at the end
-        if step != back:
+        if coded_hz != sample_rate:
             hit = change.any()
-            change = signal.resample_poly(change, step, back)[: len(samples)].astype(np.float32)
+            change = resampled(change, coded_hz, sample_rate)[: len(samples)]
             change[np.abs(change) < 1e-5] = 0.0  # the filter's tails
             change *= hit
         places = np.flatnonzero(change)

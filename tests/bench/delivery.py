@@ -7,7 +7,6 @@ recordings that training never heard, the same with every condition; hum and his
 BENCH_SEGMENTS (120) of each; BENCH_WEIGHTS: files beside the shipped ones, comma-separated.
 """
 
-import csv
 import os
 import sys
 from pathlib import Path
@@ -15,13 +14,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from jobs.demo import list_clean
 from models import checkpoint
 from models.cnn6 import LABELS
 from models.defects import LABEL_OF, OF_TASK, SIMULATORS
-from models.segments import resampled
+from models.resampling import resampled
 from models.serving import Classifier
-from tests.bench.tuning import excerpt
+from tests.bench.tuning import clean_recordings, excerpt
 
 HOME = Path(__file__).resolve().parent.parent.parent / "var" / "bench-delivery"
 RATE_HZ = 48_000
@@ -37,13 +35,11 @@ CONDITIONS = [
 
 def sections() -> list[np.ndarray]:
     """A second and a half each of the test's recordings, float32 (samples,), as loud as programmes are."""
-    list_clean(HOME / "clean.csv")
-    with open(HOME / "clean.csv", newline="") as file:
-        uris = [row["uri"].removeprefix("file://") for row in csv.DictReader(file)]
+    paths = [path for of_kind in clean_recordings(HOME).values() for path in of_kind]
     rng, found = np.random.default_rng(SEED), []
     length = round((1.0 + 2 * MARGIN_S) * RATE_HZ)
     while len(found) < SEGMENTS:
-        waveform = excerpt([uris[int(rng.integers(len(uris)))]], 0.0, 30.0)[0]
+        waveform = excerpt([paths[int(rng.integers(len(paths)))]], 0.0, 30.0)[0]
         start = int(rng.integers(0, len(waveform) - length + 1))
         section = waveform[start : start + length]
         rms, peak = np.sqrt(np.mean(np.square(section))), np.abs(section).max()

@@ -28,6 +28,7 @@ from models.codecs import recode
 from models.defects import click_offset, underrun
 from models.defects.mp3_glitch import AUDIBLE_DB, FRAME, ROUNDING, damaged, distance_db
 from models.defects.underrun import stands_out
+from models.draws import log_uniform
 from models.segments import stretch
 from models.serving import Classifier
 from models.tasks import THRESHOLDS, best_f1
@@ -137,7 +138,7 @@ def planted(
     """A click somewhere in a section's middle, the frames (128,) in which it is heard, and what it is."""
     target = np.zeros(SAMPLES // FRAME, dtype=bool)
     if what == "under-runs":
-        length = int(np.exp(rng.uniform(*np.log(underrun.LENGTHS))))
+        length = int(log_uniform(rng, *underrun.LENGTHS))
         at = int(rng.integers(margin, margin + SAMPLES - length))
         manner = str(rng.choice(underrun.MANNERS))
         made, mask = underrun.apply(section[None], RATE_HZ, rng, positions=[at], lengths=[length], manners=[manner])
@@ -149,9 +150,7 @@ def planted(
         return made[0], target, {"under-run": manner}
     length = int(rng.choice(click_offset.LENGTHS))
     low, high = (0.03, 0.3) if what == "quiet" else click_offset.OFFSETS
-    sizes = (
-        np.exp(rng.uniform(np.log(low), np.log(high), length)) if what == "quiet" else rng.uniform(low, high, length)
-    )
+    sizes = log_uniform(rng, low, high, length) if what == "quiet" else rng.uniform(low, high, length)
     at = int(rng.integers(margin, margin + SAMPLES - length))
     made, _ = click_offset.apply(
         section[None], RATE_HZ, rng, positions=[at], offsets=[(sizes * rng.choice([-1, 1], length)).tolist()]

@@ -5,7 +5,6 @@ training makes its sounds that are meant (models/intended.py). Nothing should be
 With BENCH_MODELS (names of registered models, comma-separated) other detectors.
 """
 
-import csv
 import os
 import sys
 from collections import defaultdict
@@ -20,8 +19,8 @@ from scipy import ndimage, signal
 from torchaudio.functional import mu_law_decoding, mu_law_encoding
 
 from jobs import scan
-from jobs.demo import list_clean
-from tests.bench.tuning import excerpt
+from models.draws import log_uniform
+from tests.bench.tuning import clean_recordings, excerpt
 
 HOME = Path(__file__).resolve().parent.parent.parent / "var" / "bench-meant"
 RATE_HZ = 48_000
@@ -69,7 +68,7 @@ def struck(rng: np.random.Generator, a_second: float, one: Callable[[], np.ndarr
 def ring(rng: np.random.Generator, low_hz: float, high_hz: float, decay_s: float) -> np.ndarray:
     """A sine that dies away, of a pitch between two."""
     time_s = np.arange(round(8 * decay_s * RATE_HZ)) / RATE_HZ
-    pitch_hz = np.exp(rng.uniform(np.log(low_hz), np.log(high_hz)))
+    pitch_hz = log_uniform(rng, low_hz, high_hz)
     return np.sin(2 * np.pi * pitch_hz * time_s + rng.uniform(0, 6)) * np.exp(-time_s / decay_s)
 
 
@@ -206,10 +205,7 @@ def build() -> None:
     titles = HOME / "titles"
     if titles.exists():
         return
-    list_clean(HOME / "clean.csv")
-    with open(HOME / "clean.csv", newline="") as file:
-        prompts = [row["uri"].removeprefix("file://") for row in csv.DictReader(file) if row["kind"] == "speech"]
-    voice = level(excerpt(prompts[:24], 0.0, SECONDS)[0].astype(float), -24)
+    voice = level(excerpt(clean_recordings(HOME)["speech"][:24], 0.0, SECONDS)[0].astype(float), -24)
     making = HOME / "making"
     making.mkdir(parents=True, exist_ok=True)
     for number, (name, sound) in enumerate(SOUNDS.items()):

@@ -135,17 +135,21 @@ def excerpt(uris: list[str], begin_s: float, seconds: float = SECONDS) -> np.nda
     return np.tile(joined, -(-count // joined.shape[1]))[:, :count]
 
 
+def clean_recordings(folder: Path) -> dict[str, list[str]]:
+    """Paths of the recordings that training never saw, by kind; their list is written into the folder."""
+    list_clean(folder / "clean.csv")
+    found: dict[str, list[str]] = {}
+    with open(folder / "clean.csv", newline="") as file:
+        for row in csv.DictReader(file):
+            found.setdefault(row["kind"], []).append(row["uri"].removeprefix("file://"))
+    return found
+
+
 def build() -> None:
     """Make the catalogue and its labels, once."""
     if (HOME / "labels.csv").exists():
         return
-    list_clean(HOME / "clean.csv")
-    with open(HOME / "clean.csv", newline="") as file:
-        rows = list(csv.DictReader(file))
-    paths = {
-        kind: [row["uri"].removeprefix("file://") for row in rows if row["kind"] == kind]
-        for kind in ("music", "speech")
-    }
+    paths = clean_recordings(HOME)
     speech = ["|".join(paths["speech"][begin : begin + 16]) for begin in range(0, len(paths["speech"]), 16)]
     rng = np.random.default_rng(SEED)
     (HOME / "titles").mkdir(exist_ok=True)
