@@ -8,6 +8,7 @@ from scipy import signal
 from models.defects import SIMULATORS, click_offset, underrun
 from models.defects.underrun import QUIETEST, bend, stands_out
 from models.draws import log_uniform
+from models.resampling import resampled
 from models.segments import GIVEN_UP, MARGIN_S, TRIES, NoRoomForDefects, PairSource, as_catalogue, through_codec
 
 FRAME = 128  # samples of one output
@@ -15,6 +16,8 @@ UNDERRUN_SHARE = 0.3  # of the clicks
 QUIET_SHARE = 0.4  # of the paper's clicks: below its least offset, down to what the sound around hides
 MORE_CLICKS = 0.3  # beside the first, on average
 POST_SHARE = 0.5  # with reverb, equaliser or compressor afterwards
+OTHER_RATE_SHARE = 0.4  # clicks of titles at another rate, from which a scan resamples: they ring then, or are duller
+OTHER_RATES_HZ = (48_000, 48_000, 48_000, 48_000, 96_000, 88_200, 32_000, 24_000, 22_050, 16_000, 11_025, 8_000)
 
 
 @dataclass
@@ -36,12 +39,24 @@ class ClickSource(PairSource):
         """
         length = round(segment_s * self.sample_rate_hz)
         margin = round(MARGIN_S * self.sample_rate_hz)
+        own = slice(margin, margin + length)
         for _ in range(GIVEN_UP):
             clean = self._section(length, margin, rng)
+            rate = self.sample_rate_hz
+            if self.is_varied and rng.random() < OTHER_RATE_SHARE:
+                rate = int(rng.choice(OTHER_RATES_HZ))
+            to_rate = rate / self.sample_rate_hz
+            place = resampled(clean, self.sample_rate_hz, rate)
             for _ in range(TRIES):
-                planted = _plant(clean, slice(margin, margin + length), self.is_varied, self.sample_rate_hz, rng)
-                if planted is not None:
-                    return self._after(clean, *planted, slice(margin, margin + length), rng)
+                planted = _plant(place, round(own.start * to_rate), round(own.stop * to_rate), self.is_varied, rate, rng)
+                if planted is None:
+                    continue
+                target = np.zeros(length // FRAME, dtype=np.float32)
+                frames = (np.array(planted[1]) / to_rate - margin).astype(int) // FRAME
+                target[frames[(frames >= 0) & (frames < len(target))]] = 1.0
+                if target.any():
+                    pair = (resampled(x, rate, self.sample_rate_hz)[: len(clean)] for x in (place, planted[0]))
+                    return self._after(*pair, target, own, rng)
         raise NoRoomForDefects
 
     def _after(
@@ -60,29 +75,26 @@ class ClickSource(PairSource):
 
 
 def _plant(
-    clean: np.ndarray, own: slice, is_varied: bool, sample_rate: int, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray] | None:
-    """The section with clicks inside `own` and the target (frames,); None where one cannot be told from the sound."""
+    clean: np.ndarray, start: int, stop: int, is_varied: bool, sample_rate: int, rng: np.random.Generator
+) -> tuple[np.ndarray, list[int]] | None:
+    """The section with clicks in [start, stop) and the samples at which one is heard; None where one cannot be told."""
     count = 1 + int(rng.poisson(MORE_CLICKS)) if is_varied else 1
-    target = np.zeros((own.stop - own.start) // FRAME, dtype=np.float32)
-    section = clean[None]
+    own, section = slice(start, stop), clean[None]
+    heard: list[int] = []
     for _ in range(count):
         drawn = _one_underrun(own, rng) if rng.random() < UNDERRUN_SHARE else _one_offset(clean, own, is_varied, rng)
         name = "underrun" if "manners" in drawn else "click_offset"
         before = section
         section, mask = SIMULATORS[name].apply(before, sample_rate, rng, **drawn)
-        changed = np.flatnonzero(mask[0])
+        changed = np.flatnonzero(mask[0]).tolist()
         # The paper marks the frame in which a click begins; an under-run is heard where it begins and where it ends.
-        heard = changed[:1]
-        if name == "underrun" and len(changed):
-            ends = (int(changed[0]), int(changed[-1]) + 1)
-            heard = np.array([at for at in ends if stands_out(before[0], section[0], at)])
-        if not len(heard):
+        of_this = changed[:1]
+        if name == "underrun" and changed:
+            of_this = [at for at in (changed[0], changed[-1] + 1) if stands_out(before[0], section[0], at)]
+        if not of_this:
             return None
-        for frame in (heard - own.start) // FRAME:
-            if 0 <= frame < len(target):
-                target[frame] = 1.0
-    return (section[0], target) if target.any() else None
+        heard += of_this
+    return section[0], heard
 
 
 def _one_offset(clean: np.ndarray, own: slice, is_varied: bool, rng: np.random.Generator) -> dict[str, list]:

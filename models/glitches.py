@@ -4,8 +4,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from models.defects.mp3_glitch import AUDIBLE_DB, MP3_FRAME, damaged, distance_db
+from models.defects.mp3_glitch import AUDIBLE_DB, MP3_FRAME, RATES_HZ, damaged, distance_db
+from models.resampling import resampled
 from models.segments import GIVEN_UP, NoRoomForDefects, PairSource
+
+OTHER_RATE_SHARE = 0.4  # streams at another rate, from which a scan resamples
 
 
 @dataclass
@@ -18,13 +21,18 @@ class GlitchSource(PairSource):
         Raises:
             NoRoomForDefects: no damage can be heard in the recordings.
         """
-        length = round(segment_s * self.sample_rate_hz)
-        margin = 4 * MP3_FRAME  # the bit reservoir and the overlap reach that far
+        own_hz = self.sample_rate_hz
+        length = round(segment_s * own_hz)
+        margin = round(4 * MP3_FRAME * own_hz / min(RATES_HZ))  # the bit reservoir and the overlap reach that far
         own = slice(margin, margin + length)
         for _ in range(GIVEN_UP):
-            clean, broken = damaged(self._section(length, margin, rng), self.sample_rate_hz, rng)
+            coded_hz = own_hz
+            if self.is_varied and rng.random() < OTHER_RATE_SHARE:
+                coded_hz = int(rng.choice([rate for rate in RATES_HZ if rate != own_hz]))
+            pair = damaged(resampled(self._section(length, margin, rng), own_hz, coded_hz), coded_hz, rng)
+            clean, broken = (resampled(waveform, coded_hz, own_hz)[: length + 2 * margin] for waveform in pair)
             target = (distance_db(clean[own], broken[own]) > AUDIBLE_DB).astype(np.float32)
             if target.any():
-                pair = ((clean, np.zeros_like(target)), (broken, target))
-                return [(np.ascontiguousarray(waveform[own]), truth) for waveform, truth in pair]
+                labelled = ((clean, np.zeros_like(target)), (broken, target))
+                return [(np.ascontiguousarray(waveform[own]), truth) for waveform, truth in labelled]
         raise NoRoomForDefects

@@ -1,5 +1,6 @@
 """Trains a detector on defects simulated on the fly over clean recordings (paper sections 4 and 5)."""
 
+import copy
 import dataclasses
 import logging
 import math
@@ -49,6 +50,7 @@ class TrainingSettings:
     peak_learning_rate: float = 1e-3
     warmup_share: float = 0.15
     weight_decay: float = 0.0
+    ema_decay: float = 0.99
     seconds_per_file: float = 150.0
     validation_share: float = 0.08
     validation_segments: int = 1500
@@ -121,6 +123,9 @@ def train(
 ) -> tuple[Network, dict[str, Any]]:
     """Train with Adam on a one-cycle schedule and return the network that validated best.
 
+    What is validated and kept has the weights of the last steps on average (`ema_decay`): single steps differ by more than
+    validation can tell apart.
+
     Where `torch.distributed` is initialised, its processes share each batch and the validation; the first of them
     keeps the checkpoint and logs.
 
@@ -150,6 +155,7 @@ def train(
     if world_size() > 1:
         synced(network, device)
         model = DistributedDataParallel(network, device_ids=[device] if device.type == "cuda" else None)
+    averaged = copy.deepcopy(network)
     optimiser = torch.optim.Adam(network.parameters(), settings.peak_learning_rate, weight_decay=settings.weight_decay)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimiser, settings.peak_learning_rate, total_steps=settings.steps + 1, pct_start=settings.warmup_share
@@ -162,8 +168,9 @@ def train(
         network.load_state_dict(state["network"])
         optimiser.load_state_dict(state["optimiser"])
         schedule.load_state_dict(state["schedule"])
+        averaged.load_state_dict(state.get("averaged", state["network"]))  # not in a checkpoint of an earlier version
         step, best = state["step"], state["best"]
-        simulated = state.get("simulated", 0)  # not in a checkpoint of an earlier version
+        simulated = state.get("simulated", 0)  # nor this
     loader = DataLoader(
         _Batches(source, settings, step),
         batch_size=None,
@@ -203,11 +210,13 @@ def train(
         loss.backward()
         optimiser.step()
         schedule.step()
+        # Over fewer steps at first, when the network changes most.
+        follow(averaged, network, 1.0 - min(settings.ema_decay, (1 + step) / (10 + step)))
         losses.append(loss.detach())  # of this process' share: every share has the same size; no wait for a GPU
         step += 1
         if step % settings.validate_every_steps and step != settings.steps:
             continue
-        result = evaluate(task, network, *held_out, device)
+        result = evaluate(task, averaged, *held_out, device)
         mean_loss = summed(torch.stack(losses).mean()).item() / world_size()
         losses = []
         is_best, best = result[task.figure] > best, max(result[task.figure], best)
@@ -224,9 +233,10 @@ def train(
             },
         )
         if is_best:
-            checkpoint.save(network, best_file)
+            checkpoint.save(averaged, best_file)
         state = {
             "network": network.state_dict(),
+            "averaged": averaged.state_dict(),
             "optimiser": optimiser.state_dict(),
             "schedule": schedule.state_dict(),
             "step": step,
@@ -246,6 +256,16 @@ def train(
         "segments_seen": step * settings.batch_segments,
         "segments_simulated": simulated * settings.batch_segments,
     }
+
+
+@torch.no_grad()
+def follow(average: nn.Module, network: nn.Module, share: float) -> None:
+    """Move the parameters and running statistics of an average by a share of the way to the network's, in place."""
+    for kept, new in zip(average.state_dict().values(), network.state_dict().values(), strict=True):
+        if kept.is_floating_point():
+            kept.lerp_(new, share)
+        else:  # a batch norm's count
+            kept.copy_(new)
 
 
 def _try_int8(
@@ -309,6 +329,8 @@ def settings_from(values: dict[str, Any]) -> TrainingSettings:
             f"expected replays of at least 0 and replay_segments of at least 1, found {settings.replays} and "
             f"{settings.replay_segments}"
         )
+    if not 0.0 <= settings.ema_decay < 1.0:
+        raise ValueError(f"ema_decay: expected from 0, which keeps single steps, to below 1, found {settings.ema_decay}")
     fitting = TASKS[settings.task].architectures
     if settings.architecture not in fitting:
         raise ValueError(f"architecture: expected one of {sorted(fitting)}, found {settings.architecture!r}")

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from signals import music_like
 
+from models import glitches
 from models.codecs import recode
 from models.defects.mp3_glitch import AUDIBLE_DB, BIT_RATE, FRAME, MP3_FRAME, ROUNDING, damaged, distance_db
 from models.glitches import GlitchSource
@@ -71,3 +72,20 @@ def test_pairs_differ_where_the_target_says(sound, tmp_path):
         assert not none.any()
         assert target.any()
         np.testing.assert_array_equal(target == 1, distance_db(clean, broken) > AUDIBLE_DB)
+
+
+@pytest.mark.parametrize("rate_hz", [48_000, 32_000])
+def test_streams_of_other_rates_are_resampled_with_their_damage(sound, tmp_path, rate_hz, monkeypatch):
+    monkeypatch.setattr(glitches, "OTHER_RATE_SHARE", 1.0)
+    monkeypatch.setattr(glitches, "RATES_HZ", (RATE, rate_hz))
+    np.save(tmp_path / "a.npy", (sound[None] * 32767).astype(np.int16))
+    source = GlitchSource([tmp_path / "a.npy"], RATE)
+    for number in range(6):
+        (clean, none), (broken, target) = source.draw(SAMPLES / RATE, np.random.default_rng(number))
+        assert clean.shape == broken.shape == (SAMPLES,)
+        assert not none.any()
+        assert target.any()
+        np.testing.assert_array_equal(target == 1, distance_db(clean, broken) > AUDIBLE_DB)
+        spectrum = np.abs(np.fft.rfft(broken - clean)) ** 2
+        beyond = np.arange(len(spectrum)) * RATE / SAMPLES > 0.5 * rate_hz
+        assert spectrum[beyond].sum() <= 0.01 * spectrum.sum()

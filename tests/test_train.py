@@ -149,7 +149,7 @@ def test_a_killed_training_goes_on_where_it_was(tmp_path):
     def note(step, metrics):
         losses[step] = metrics["loss"]
 
-    train_network(source(), source(), settings, tmp_path / "whole", note, device)
+    whole, _result = train_network(source(), source(), settings, tmp_path / "whole", note, device)
     undisturbed = dict(losses)
     losses.clear()
 
@@ -159,9 +159,42 @@ def test_a_killed_training_goes_on_where_it_was(tmp_path):
 
     with pytest.raises(KeyboardInterrupt):
         train_network(source(), source(), settings, tmp_path / "again", killed_before_step_4_is_saved, device)
-    _network, result = train_network(source(), source(), settings, tmp_path / "again", note, device)
+    network, result = train_network(source(), source(), settings, tmp_path / "again", note, device)
     assert losses == {4: pytest.approx(undisturbed[4], rel=1e-3)}
     assert result["segments_seen"] == 24
+    for (name, kept), expected in zip(network.state_dict().items(), whole.state_dict().values(), strict=True):
+        torch.testing.assert_close(kept, expected, rtol=1e-2, atol=1e-3, msg=name)
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.3])
+def test_what_is_kept_is_the_average_of_the_last_steps(tmp_path, decay):
+    import torch
+
+    from models.segments import SegmentSource
+    from models.training import Phase, TrainingSettings
+    from models.training import train as train_network
+
+    settings = TrainingSettings(
+        batch_segments=6, phases=(Phase(0.25, 8),), validation_segments=6, validate_every_steps=1, loader_workers=0,
+        ema_decay=decay,
+    )  # fmt: skip
+    source = SegmentSource(_files(tmp_path), 48_000)
+    steps: dict = {}
+
+    def note(step, metrics):
+        if step > 1:  # the state of the step before
+            steps[step - 1] = torch.load(tmp_path / "work" / "state.pt", weights_only=True)
+
+    train_network(source, source, settings, tmp_path / "work", note, torch.device("cpu"))
+    steps[8] = torch.load(tmp_path / "work" / "state.pt", weights_only=True)
+    weights = [decay ** (8 - step) * (1 - decay) for step in (5, 6, 7, 8)]  # by when the average is that long
+    for name, parameter in steps[8]["averaged"].items():
+        if parameter.is_floating_point():
+            expected = sum(w * steps[step]["network"][name] for step, w in zip((5, 6, 7, 8), weights, strict=True))
+            expected = expected + decay**4 * steps[4]["averaged"][name]
+            torch.testing.assert_close(parameter, expected, rtol=1e-3, atol=1e-5, msg=name)
+        else:
+            assert parameter == steps[8]["network"][name]
 
 
 def test_what_was_simulated_before_a_kill_counts(tmp_path):

@@ -29,6 +29,7 @@ from models.defects import click_offset, underrun
 from models.defects.mp3_glitch import AUDIBLE_DB, FRAME, ROUNDING, damaged, distance_db
 from models.defects.underrun import stands_out
 from models.draws import log_uniform
+from models.resampling import resampled
 from models.segments import stretch
 from models.serving import Classifier
 from models.tasks import THRESHOLDS, best_f1
@@ -43,6 +44,9 @@ CLEAN_PER_CLICK = 9
 SEGMENTS = int(os.environ.get("BENCH_SEGMENTS", "400"))
 SECONDS = 60.0  # of each recording
 STREAM_SEGMENTS = 20  # of each recording's MP3 stream
+# Rates of titles, from which a scan resamples; the paper's are of 44.1 kHz.
+OTHER_RATES_HZ = {f"title of {hz / 1000:g} kHz": hz for hz in (8_000, 16_000, 22_050, 48_000, 96_000)}
+STREAM_RATES_HZ = (48_000, 32_000)  # beside 44.1 kHz
 EDGE = 8  # outputs at either end of a segment
 HITS, FALSE, MISSED = range(3)
 
@@ -106,8 +110,9 @@ def recordings() -> tuple[list[np.ndarray], list[str]]:
 
 
 def click_trial(sounds: list[np.ndarray], kinds: list[str], what: str, seed: int) -> Trial:
-    """Segments of which one in ten has a click of one kind; see `ROWS`."""
+    """Segments of which one in ten has a click of one kind; see `main`."""
     trial, rng, margin = Trial(), np.random.default_rng(seed), 4_608
+    rate_hz = OTHER_RATES_HZ.get(what, RATE_HZ)
     clicks = 0
     while clicks < SEGMENTS:
         for place in range(1 + CLEAN_PER_CLICK):
@@ -115,13 +120,14 @@ def click_trial(sounds: list[np.ndarray], kinds: list[str], what: str, seed: int
                 number = int(rng.integers(len(sounds)))
                 channel = np.asarray(sounds[number][int(rng.integers(sounds[number].shape[0]))])
                 start = int(rng.integers(0, max(len(channel) - SAMPLES, 0) + 1))
-                section = stretch(channel, start - margin, start + SAMPLES + margin)
+                section = resampled(stretch(channel, start - margin, start + SAMPLES + margin), RATE_HZ, rate_hz)
                 target, facts = np.zeros(SAMPLES // FRAME, dtype=bool), {}
                 if place == 0:
-                    section, target, facts = planted(section, what, margin, rng)
+                    section, target, facts = planted(section, rate_hz, what, margin, rng)
                     if not target.any():
                         continue  # an under-run that cannot be heard, in silence for one
                 break
+            section = resampled(section, rate_hz, RATE_HZ)
             if what == "after effects":
                 section = post_processed(section, RATE_HZ, np.random.default_rng(int(rng.integers(1 << 40))))
             elif what == "after coding":
@@ -133,29 +139,38 @@ def click_trial(sounds: list[np.ndarray], kinds: list[str], what: str, seed: int
 
 
 def planted(
-    section: np.ndarray, what: str, margin: int, rng: np.random.Generator
+    section: np.ndarray, rate_hz: int, what: str, margin: int, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray, dict[str, str]]:
-    """A click somewhere in a section's middle, the frames (128,) in which it is heard, and what it is."""
+    """A click somewhere in a section's middle, the frames (128,) in which it is heard, and what it is.
+
+    The section has the title's rate, `margin` and the frames count samples of `RATE_HZ`.
+    """
     target = np.zeros(SAMPLES // FRAME, dtype=bool)
+    scale = rate_hz / RATE_HZ
+    start, stop = round(margin * scale), round((margin + SAMPLES) * scale)
+
+    def frame_of(at: int) -> int:
+        return min(int(at / scale - margin) // FRAME, len(target) - 1)
+
     if what == "under-runs":
         length = int(log_uniform(rng, *underrun.LENGTHS))
-        at = int(rng.integers(margin, margin + SAMPLES - length))
+        at = int(rng.integers(start, stop - length))
         manner = str(rng.choice(underrun.MANNERS))
-        made, mask = underrun.apply(section[None], RATE_HZ, rng, positions=[at], lengths=[length], manners=[manner])
+        made, mask = underrun.apply(section[None], rate_hz, rng, positions=[at], lengths=[length], manners=[manner])
         changed = np.flatnonzero(mask[0])
         ends = (int(changed[0]), int(changed[-1]) + 1) if len(changed) else ()
         for end in ends:
             if stands_out(section, made[0], end):  # what bends the waveform less than it is bent nearby, nobody hears
-                target[min((end - margin) // FRAME, len(target) - 1)] = True
+                target[frame_of(end)] = True
         return made[0], target, {"under-run": manner}
     length = int(rng.choice(click_offset.LENGTHS))
     low, high = (0.03, 0.3) if what == "quiet" else click_offset.OFFSETS
     sizes = log_uniform(rng, low, high, length) if what == "quiet" else rng.uniform(low, high, length)
-    at = int(rng.integers(margin, margin + SAMPLES - length))
+    at = int(rng.integers(start, stop - length))
     made, _ = click_offset.apply(
-        section[None], RATE_HZ, rng, positions=[at], offsets=[(sizes * rng.choice([-1, 1], length)).tolist()]
+        section[None], rate_hz, rng, positions=[at], offsets=[(sizes * rng.choice([-1, 1], length)).tolist()]
     )
-    frame = (at - margin) // FRAME
+    frame = frame_of(at)
     target[frame] = True
     size = float(sizes.max())
     step = next(edge for edge in (0.1, 0.3, 0.5, 0.75, 1.0) if size <= edge)
@@ -163,15 +178,18 @@ def planted(
     return made[0], target, {"size up to": f"{step:g}", "samples": str(length), "place": position}
 
 
-def glitch_trial(sounds: list[np.ndarray], kinds: list[str], least: float = ROUNDING) -> Trial:
-    """Consecutive segments of damaged MP3 streams, one stream a recording; `least`: see `distance_db`."""
+def glitch_trial(
+    sounds: list[np.ndarray], kinds: list[str], least: float = ROUNDING, rate_hz: int = RATE_HZ
+) -> Trial:
+    """Consecutive segments of damaged MP3 streams, one stream of that rate a recording; `least`: see `distance_db`."""
     trial = Trial()
     for number, (sound, kind) in enumerate(zip(sounds, kinds, strict=True)):
         count = min(STREAM_SEGMENTS, sound.shape[1] // SAMPLES)
         waveform = stretch(np.asarray(sound[0]), 0, count * SAMPLES)
         if not waveform.any():
             continue
-        clean, broken = damaged(waveform, RATE_HZ, np.random.default_rng(number))
+        pair = damaged(resampled(waveform, RATE_HZ, rate_hz), rate_hz, np.random.default_rng(number))
+        clean, broken = (resampled(decoded, rate_hz, RATE_HZ)[: count * SAMPLES] for decoded in pair)
         change_db = distance_db(clean, broken, least).reshape(count, -1)
         for place in range(count):
             part = slice(place * SAMPLES, (place + 1) * SAMPLES)
@@ -246,7 +264,7 @@ def shown(estimate: metrics.Estimate) -> str:
 def main() -> None:
     """Draw, score, print, keep."""
     sounds, kinds = recordings()
-    rows = ("as in the paper", "after effects", "after coding", "quiet", "under-runs")
+    rows = ("as in the paper", "after effects", "after coding", "quiet", "under-runs", *OTHER_RATES_HZ)
     trials = {row: click_trial(sounds, kinds, row, seed) for seed, row in enumerate(rows)}
     glitches = glitch_trial(sounds, kinds)
     found = detectors(["clicks", "sigclick", "adeclick"])
@@ -283,6 +301,10 @@ def main() -> None:
         every = glitch_trial(sounds, kinds, 0.0)  # the same streams
         every.scores[detector] = glitches.scores[detector]
         report(detector, "MP3 streams, with changes under 16 bits", every)
+        for rate_hz in STREAM_RATES_HZ:
+            other = glitch_trial(sounds, kinds, rate_hz=rate_hz)
+            other.scores[detector] = score(np.stack(other.waveforms))
+            report(detector, f"MP3 streams of {rate_hz / 1000:g} kHz", other)
         lines += ["", line(["change of the power spectrum, dB", "recall, %", "frames"]), "|---" * 3 + "|"]
         for low, high in itertools.pairwise((AUDIBLE_DB, -40.0, -30.0, -20.0, -10.0, np.inf)):
             of_it = (changes_db > low) & (changes_db <= high)
