@@ -48,15 +48,17 @@ class ClickSource(PairSource):
             to_rate = rate / self.sample_rate_hz
             place = resampled(clean, self.sample_rate_hz, rate)
             for _ in range(TRIES):
-                planted = _plant(place, round(own.start * to_rate), round(own.stop * to_rate), self.is_varied, rate, rng)
+                planted = _plant(
+                    place, round(own.start * to_rate), round(own.stop * to_rate), self.is_varied, rate, rng
+                )
                 if planted is None:
                     continue
                 target = np.zeros(length // FRAME, dtype=np.float32)
                 frames = (np.array(planted[1]) / to_rate - margin).astype(int) // FRAME
                 target[frames[(frames >= 0) & (frames < len(target))]] = 1.0
                 if target.any():
-                    pair = (resampled(x, rate, self.sample_rate_hz)[: len(clean)] for x in (place, planted[0]))
-                    return self._after(*pair, target, own, rng)
+                    pair = [resampled(x, rate, self.sample_rate_hz)[: len(clean)] for x in (place, planted[0])]
+                    return self._after(pair[0], pair[1], target, own, rng)
         raise NoRoomForDefects
 
     def _after(

@@ -330,7 +330,9 @@ def settings_from(values: dict[str, Any]) -> TrainingSettings:
             f"{settings.replay_segments}"
         )
     if not 0.0 <= settings.ema_decay < 1.0:
-        raise ValueError(f"ema_decay: expected from 0, which keeps single steps, to below 1, found {settings.ema_decay}")
+        raise ValueError(
+            f"ema_decay: expected from 0, which keeps single steps, to below 1, found {settings.ema_decay}"
+        )
     fitting = TASKS[settings.task].architectures
     if settings.architecture not in fitting:
         raise ValueError(f"architecture: expected one of {sorted(fitting)}, found {settings.architecture!r}")

@@ -178,9 +178,7 @@ def planted(
     return made[0], target, {"size up to": f"{step:g}", "samples": str(length), "place": position}
 
 
-def glitch_trial(
-    sounds: list[np.ndarray], kinds: list[str], least: float = ROUNDING, rate_hz: int = RATE_HZ
-) -> Trial:
+def glitch_trial(sounds: list[np.ndarray], kinds: list[str], least: float = ROUNDING, rate_hz: int = RATE_HZ) -> Trial:
     """Consecutive segments of damaged MP3 streams, one stream of that rate a recording; `least`: see `distance_db`."""
     trial = Trial()
     for number, (sound, kind) in enumerate(zip(sounds, kinds, strict=True)):
