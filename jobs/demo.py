@@ -24,7 +24,9 @@ from jobs.launch import AuscultError, default_warehouse, home, log, run, session
 from jobs.literals import literal_frame
 from jobs.recordings import DEMO_PACKAGES, RecordingsUnavailable, audio_files, fetch
 from models.intervals import plant
-from udfs.decoding import MISSING_AUDIO, Resampler, decode
+from udfs.blocks import Resampler
+from udfs.decode_report import MISSING_AUDIO
+from udfs.decoding import decode
 from udfs.encode import AudioTrack, write_media
 from udfs.media import MediaError, probe
 

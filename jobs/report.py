@@ -70,7 +70,7 @@ def entries_of(source: "Source", rows: list[dict[str, Any]]) -> list["Entry"]:
 def choose_clips(entries: list["Entry"], room_bytes: float | None) -> "MediaPlan":
     """Plan the media and set each entry's clip."""
     from jobs.report_media import Window, media_plan, window
-    from udfs.clips import STEREO
+    from udfs.stretches import STEREO
 
     stereo = [set(entry.detection["channels"] or []) == set(STEREO) for entry in entries]
     plan = media_plan([entry.shown.length_s for entry in entries], stereo, room_bytes)
@@ -226,7 +226,7 @@ def _say(entry: "Entry", medium: "Medium") -> None:
 
 def _quality(plan: "MediaPlan") -> str:
     from jobs.report_media import STEREO_SHARE
-    from udfs.clips import LOUDEST_DB, QUIETEST_DB
+    from udfs.spectrogram import LOUDEST_DB, QUIETEST_DB
 
     return (
         f"Clips are Opus at {plan.bit_rate // 1000} kbit/s (stereo {plan.bit_rate * STEREO_SHARE / 1000:.0f}), of at most "

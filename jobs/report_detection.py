@@ -8,7 +8,7 @@ from typing import Any
 from jobs.report_content import Entry, shown
 from jobs.report_media import Score, Window
 from jobs.timecode import clock
-from udfs.clips import AXIS_LEFT, AXIS_RIGHT, PICTURE_HEIGHT_PX, PICTURE_WIDTH_PX
+from udfs.spectrogram import AXIS_LEFT, AXIS_RIGHT, PICTURE_HEIGHT_PX, PICTURE_WIDTH_PX
 
 SCORE_HEIGHT = 92
 _CURVE = (6.0, 62.0)  # top and bottom of the curve

@@ -9,7 +9,7 @@ from importlib.resources import files
 from jobs.report_content import Entry, Report, shown
 from jobs.report_detection import article
 from jobs.report_summary import precision, summary
-from udfs.clips import AXIS_LEFT, AXIS_RIGHT
+from udfs.spectrogram import AXIS_LEFT, AXIS_RIGHT
 
 DECIDED = ("genuine", "creative_intent", "false_positive")
 

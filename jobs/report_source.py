@@ -15,8 +15,9 @@ from jobs.literals import literal_frame
 from jobs.report_content import Entry
 from jobs.report_media import HANDLE_S, STEREO_SHARE, MediaPlan
 from jobs.storage import Storage
-from udfs.clips import CLIP_ORDERS, CLIPS, STEREO, clip_udf
+from udfs.clips import CLIP_ORDERS, CLIPS, clip_udf
 from udfs.remote import path_of
+from udfs.stretches import STEREO
 
 PORTION = 100  # detections cut in one Spark job: bounds what the driver holds
 TASKS_PER_CORE = 3

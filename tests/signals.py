@@ -7,8 +7,9 @@ import av
 import numpy as np
 from scipy import signal
 
+from udfs.decode_report import DecodeReport
 from udfs.decoder import encode_path
-from udfs.decoding import DecodeReport, decode
+from udfs.decoding import decode
 from udfs.encode import AudioTrack, write_media
 from udfs.media import probe
 

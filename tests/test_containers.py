@@ -6,7 +6,8 @@ import pytest
 from scipy import signal
 from signals import heard, write_as
 
-from udfs.decoding import TIME_JUMP, Block, Resampler
+from udfs.blocks import Block, Resampler
+from udfs.decode_report import TIME_JUMP
 
 SECONDS = 9.37
 # Container as FFmpeg's muxers are called, codec, rate, layout; then what the muxer is told.

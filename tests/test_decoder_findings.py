@@ -9,8 +9,9 @@ import toy_models
 from signals import music_like, write
 
 from jobs import detect, maintain, scan
+from udfs.decode_report import MAX_EVENTS, DecodeReport
 from udfs.decoder_findings import DECODER, findings
-from udfs.decoding import MAX_EVENTS, DecodeReport, decode
+from udfs.decoding import decode
 from udfs.media import probe
 
 RATE = 48_000

@@ -11,8 +11,8 @@ from signals import spans_of, write
 
 from udfs import batches, contract, decoder, predict
 from udfs.batches import ScanOptions
+from udfs.blocks import Block
 from udfs.contract import ContractError, ModelContract
-from udfs.decoding import Block
 from udfs.spans import SegmentCutter
 
 RATE = 48_000

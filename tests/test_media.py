@@ -13,8 +13,10 @@ import pytest
 from scipy.io import wavfile
 from signals import write
 
+from udfs.blocks import Block, Resampler
+from udfs.decode_report import DecodeReport
 from udfs.decoder import Decoder, encode_path
-from udfs.decoding import Block, DecodeReport, Resampler, decode
+from udfs.decoding import decode
 from udfs.media import MediaError, probe
 from udfs.slots import SAMPLES
 

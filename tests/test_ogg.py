@@ -8,7 +8,7 @@ import pytest
 import soundfile
 from signals import heard
 
-from udfs.decoding import TIME_JUMP
+from udfs.decode_report import TIME_JUMP
 
 RATE_HZ = 44_100
 

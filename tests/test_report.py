@@ -27,7 +27,7 @@ from jobs.report_media import Window, fitting, media_plan, window
 from jobs.report_page import page
 from jobs.storage import Storage
 from jobs.timecode import clock
-from udfs import clips
+from udfs import clips, spectrogram, stretches
 from udfs.decoder import Decoder, encode_path
 from udfs.encode import AudioTrack, write_media
 from udfs.media import MediaError, probe
@@ -269,9 +269,9 @@ def test_clips_hold_the_planted_sound_where_it_is_marked(place, written, title):
 @pytest.mark.slow
 def test_pictures_show_the_planted_sound(written):
     picture = Image.open(io.BytesIO(content(by_title(written)["hum.flac"][1]["img"]["src"], "image/webp")))
-    assert picture.size == (clips.PICTURE_WIDTH_PX, clips.PICTURE_HEIGHT_PX)
+    assert picture.size == (spectrogram.PICTURE_WIDTH_PX, spectrogram.PICTURE_HEIGHT_PX)
     brightness = np.asarray(picture.convert("RGB"), dtype=float).sum(axis=2)
-    left, right = (round(share * picture.width) for share in (clips.AXIS_LEFT, clips.AXIS_RIGHT))
+    left, right = (round(share * picture.width) for share in (spectrogram.AXIS_LEFT, spectrogram.AXIS_RIGHT))
     row = 8 + round((picture.height - 16) * (1 - np.log(120 / 20) / np.log(24_000 / 20)))  # of 120 Hz
     line = brightness[row - 2 : row + 3, left:right].max(axis=0)
     third = len(line) // 4  # the time axis runs from 10 to 50 s, the hum from 20 to 40
@@ -447,7 +447,7 @@ def test_one_pass_and_single_seeks_cut_the_same(place):
     """FLAC can seek; told that it cannot, it is gone through once: overlapping, nested, beyond the end."""
     path = encode_path(place[1]["hum.flac"])
     wanted = [
-        clips.Stretch(start, end, channels)
+        stretches.Stretch(start, end, channels)
         for start, end, channels in [
             (30.0, 40.0, ("FL",)), (2.0, 12.5, ("FL", "FR")), (5.0, 7.0, ("FR",)), (55.0, 70.0, ("MIX",)), (80.0, 90.0, ("FL",)),
         ]
@@ -456,9 +456,9 @@ def test_one_pass_and_single_seeks_cut_the_same(place):
     assert info.can_seek
     decoder = Decoder()
     try:
-        seeking = dict(clips.sounds(decoder, path, info, wanted))
+        seeking = dict(stretches.sounds(decoder, path, info, wanted))
         info.can_seek = False
-        passing = dict(clips.sounds(decoder, path, info, wanted))
+        passing = dict(stretches.sounds(decoder, path, info, wanted))
     finally:
         decoder.close()
     assert set(seeking) == set(passing) == set(range(5))
@@ -488,14 +488,14 @@ def test_a_single_clip(place):
 def test_pictures_show_clicks_and_short_stretches():
     samples = np.zeros((2, 60 * RATE_HZ), dtype=np.float32)
     samples[1, 30 * RATE_HZ] = 1.0  # one sample of a minute, on one channel
-    drawn = Image.open(io.BytesIO(clips.spectrogram(samples, 0.0, (0.0, 60.0), (25.0, 35.0), 24_000)))
+    drawn = Image.open(io.BytesIO(spectrogram.spectrogram(samples, 0.0, (0.0, 60.0), (25.0, 35.0), 24_000)))
     brightness = np.asarray(drawn.convert("RGB"), dtype=float).sum(axis=2)[30:200]
-    left, right = (round(share * drawn.width) for share in (clips.AXIS_LEFT, clips.AXIS_RIGHT))
+    left, right = (round(share * drawn.width) for share in (spectrogram.AXIS_LEFT, spectrogram.AXIS_RIGHT))
     middle = (left + right) // 2
     assert brightness[:, middle - 3 : middle + 4].max(axis=1).min() > 100
     assert brightness[:, left + 50 : left + 200].max() < 60
     short = np.random.default_rng(0).standard_normal((1, 2 * RATE_HZ)).astype(np.float32) * 0.1
-    drawn = Image.open(io.BytesIO(clips.spectrogram(short, 7.0, (7.0, 9.0), (7.0, 9.0), 4_000)))
+    drawn = Image.open(io.BytesIO(spectrogram.spectrogram(short, 7.0, (7.0, 9.0), (7.0, 9.0), 4_000)))
     brightness = np.asarray(drawn.convert("RGB"), dtype=float).sum(axis=2)[30:200, left + 3 : right - 3]
     assert brightness.mean(axis=0).min() > 150  # no column without a level
 

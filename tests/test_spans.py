@@ -5,7 +5,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from udfs.decoding import Block
+from udfs.blocks import Block
 from udfs.spans import SegmentCutter
 
 

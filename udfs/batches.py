@@ -12,10 +12,11 @@ from typing import Any
 
 import numpy as np
 
+from udfs.blocks import Block
 from udfs.contract import ModelContract, ShippedModel
+from udfs.decode_report import DecodeReport
 from udfs.decoder import worker_decoder
 from udfs.decoder_findings import DECODER, findings
-from udfs.decoding import Block, DecodeReport
 from udfs.media import MediaError
 from udfs.spans import TAIL_S, SegmentCutter
 from udfs.stages import StageClock

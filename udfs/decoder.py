@@ -19,7 +19,9 @@ from dataclasses import asdict
 from typing import Any
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
-from udfs.decoding import Block, DecodeReport, Resampler, decode
+from udfs.blocks import Block, Resampler
+from udfs.decode_report import DecodeReport
+from udfs.decoding import decode
 from udfs.media import MediaError, TrackInfo, describe, probe
 from udfs.remote import local_copy
 from udfs.slots import SAMPLES, SlotReader, SlotWriter

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from udfs.contract import ModelContract, ShippedModel
-from udfs.decoding import EVENT_LABELS, MISSING_AUDIO, PACKET_ERROR, DecodeReport
+from udfs.decode_report import EVENT_LABELS, MISSING_AUDIO, PACKET_ERROR, DecodeReport
 from udfs.media import shortfall_s
 
 CHANNEL, CHANNEL_NAME = -1, "ALL"

@@ -12,10 +12,10 @@ import pyarrow as pa
 from pyspark.sql.pandas.types import to_arrow_schema
 from pyspark.sql.types import DoubleType, IntegerType, StringType, StructField, StructType
 
-from udfs.clips import RATE_HZ, Stretch, sounds, track_of
 from udfs.decoder import Decoder
 from udfs.media import MediaError
 from udfs.schemas import FINGERPRINTS
+from udfs.stretches import RATE_HZ, Stretch, sounds, track_of
 
 ITEM_S = 4096 / 3 / 11025  # Chromaprint's step: a third of a frame of 4096 samples at 11,025 Hz
 ALGORITHM = 1  # Chromaprint's "test 2", the default of AcoustID
@@ -48,7 +48,7 @@ def fingerprint(samples: np.ndarray) -> np.ndarray:
     """Chromaprint's items, int32 (items,), one each `ITEM_S`; none where there is too little sound.
 
     Args:
-        samples: float32 (channels, time) at `udfs.clips.RATE_HZ`.
+        samples: float32 (channels, time) at `udfs.stretches.RATE_HZ`.
 
     Raises:
         ImportError: Chromaprint is not installed.

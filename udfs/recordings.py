@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
+from udfs.decode_report import DecodeReport
 from udfs.decoder import Decoder
-from udfs.decoding import DecodeReport
 from udfs.media import MediaError
 
 

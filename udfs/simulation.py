@@ -12,8 +12,8 @@ from pyspark.sql.pandas.types import to_arrow_schema
 
 from models.defects import SEVERITY
 from models.intervals import PlantedInterval, draw_intervals, plant_stream
+from udfs.decode_report import DecodeReport
 from udfs.decoder import Decoder
-from udfs.decoding import DecodeReport
 from udfs.encode import write_stream
 from udfs.loudness import gain_to, measure
 from udfs.media import MediaError

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from udfs.decoding import Block
+from udfs.blocks import Block
 
 TAIL_S = 0.1  # less than this behind a track's last whole segment is not scored: codecs pad as much
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from udfs.decoding import Block, Resampler, decode
+from udfs.blocks import Block, Resampler
+from udfs.decoding import decode
 from udfs.media import TrackInfo, probe
 from udfs.spans import TAIL_S, SegmentCutter
 

@@ -18,8 +18,8 @@ from jobs import scan, tune
 from jobs.demo import list_clean
 from models.defects import LABEL_OF, OF_TASK
 from models.intervals import plant
+from udfs.decode_report import DecodeReport
 from udfs.decoder import Decoder, encode_path
-from udfs.decoding import DecodeReport
 from udfs.encode import AudioTrack, write_media
 
 HOME = Path(__file__).resolve().parent.parent.parent / "var" / "bench-tuning"
