@@ -62,7 +62,8 @@ def _pitch_hz(frame: np.ndarray, rate_hz: int) -> float:
     spectrum = np.abs(np.fft.rfft(frame * np.hanning(len(frame)), _BINS))
     peak = min(max(int(spectrum.argmax()), 1), len(spectrum) - 2)
     low, top, high = np.log(spectrum[peak - 1 : peak + 2] + 1e-12)
-    return float((peak + 0.5 * (low - high) / (low - 2 * top + high)) * rate_hz / _BINS)
+    bend = low - 2 * top + high  # 0 where the spectrum is flat, as that of a single sample
+    return float((peak + (0.5 * (low - high) / bend if bend else 0.0)) * rate_hz / _BINS)
 
 
 def _only_edges(is_tone: np.ndarray, is_silent: np.ndarray) -> bool:
