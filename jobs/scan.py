@@ -4,7 +4,7 @@ Reads: the catalogue's media files, model versions from the MLflow registry.
 Writes: the Delta tables tracks, segments, detections and scans of the warehouse.
 One row per: see udfs/schemas.py.
 Launch: spark-submit jobs/scan.py --catalogue FOLDER_OR_TABLE
-Takes: on two CPU cores half a minute to start and 12 to 20 seconds per hour of stereo with the default model; run it again to
+Takes: on two CPU cores half a minute to start and 10 to 30 seconds per hour of stereo with the default model; run it again to
     go on after an interruption.
 """
 
