@@ -47,10 +47,9 @@ class ClickSource(PairSource):
                 rate = int(rng.choice(OTHER_RATES_HZ))
             to_rate = rate / self.sample_rate_hz
             place = resampled(clean, self.sample_rate_hz, rate)
+            its_own = slice(round(own.start * to_rate), round(own.stop * to_rate))
             for _ in range(TRIES):
-                planted = _plant(
-                    place, round(own.start * to_rate), round(own.stop * to_rate), self.is_varied, rate, rng
-                )
+                planted = _plant(place, its_own, self.is_varied, rate, rng)
                 if planted is None:
                     continue
                 target = np.zeros(length // FRAME, dtype=np.float32)
@@ -77,11 +76,11 @@ class ClickSource(PairSource):
 
 
 def _plant(
-    clean: np.ndarray, start: int, stop: int, is_varied: bool, sample_rate: int, rng: np.random.Generator
+    clean: np.ndarray, own: slice, is_varied: bool, sample_rate: int, rng: np.random.Generator
 ) -> tuple[np.ndarray, list[int]] | None:
-    """The section with clicks in [start, stop) and the samples at which one is heard; None where one cannot be told."""
+    """The section with clicks inside `own` and the samples at which one is heard; None where one cannot be told."""
     count = 1 + int(rng.poisson(MORE_CLICKS)) if is_varied else 1
-    own, section = slice(start, stop), clean[None]
+    section = clean[None]
     heard: list[int] = []
     for _ in range(count):
         drawn = _one_underrun(own, rng) if rng.random() < UNDERRUN_SHARE else _one_offset(clean, own, is_varied, rng)
