@@ -118,7 +118,7 @@ def test_int8_is_kept_where_it_holds_the_figure(home, clean, spark, tmp_path, mo
             assert torch.equal(weights[loss].state_dict()[name], tensor)
     every_layer = quantization.activation_ranges(known, torch.zeros(2, known.config.samples)).keys()
     assert weights[2.0].ranges.keys() == every_layer
-    assert every_layer > known.ranges.keys()  # one block is left out of what is shipped
+    assert every_layer >= known.ranges.keys() > set()  # of what is shipped, blocks may be left out
     assert not weights[-2.0].ranges
     client = registry.client()
     experiment = client.get_experiment_by_name(registry.EXPERIMENT)
