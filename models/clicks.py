@@ -49,14 +49,12 @@ class ClickSource(PairSource):
             place = resampled(clean, self.sample_rate_hz, rate)
             its_own = slice(round(own.start * to_rate), round(own.stop * to_rate))
             for _ in range(TRIES):
-                planted = _plant(place, its_own, self.is_varied, rate, rng)
-                if planted is None:
-                    continue
+                clicked, heard = _plant(place, its_own, self.is_varied, rate, rng)
+                frames = (np.array(heard) / to_rate - margin).astype(int) // FRAME
                 target = np.zeros(length // FRAME, dtype=np.float32)
-                frames = (np.array(planted[1]) / to_rate - margin).astype(int) // FRAME
                 target[frames[(frames >= 0) & (frames < len(target))]] = 1.0
                 if target.any():
-                    pair = [resampled(x, rate, self.sample_rate_hz)[: len(clean)] for x in (place, planted[0])]
+                    pair = [resampled(x, rate, self.sample_rate_hz)[: len(clean)] for x in (place, clicked)]
                     return self._after(pair[0], pair[1], target, own, rng)
         raise NoRoomForDefects
 
@@ -77,8 +75,8 @@ class ClickSource(PairSource):
 
 def _plant(
     clean: np.ndarray, own: slice, is_varied: bool, sample_rate: int, rng: np.random.Generator
-) -> tuple[np.ndarray, list[int]] | None:
-    """The section with clicks inside `own` and the samples at which one is heard; None where one cannot be told."""
+) -> tuple[np.ndarray, list[int]]:
+    """The section with clicks inside `own` and the samples at which they are heard; none where one cannot be told."""
     count = 1 + int(rng.poisson(MORE_CLICKS)) if is_varied else 1
     section = clean[None]
     heard: list[int] = []
@@ -93,7 +91,7 @@ def _plant(
         if name == "underrun" and changed:
             of_this = [at for at in (changed[0], changed[-1] + 1) if stands_out(before[0], section[0], at)]
         if not of_this:
-            return None
+            return section[0], []
         heard += of_this
     return section[0], heard
 

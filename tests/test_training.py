@@ -23,6 +23,11 @@ def _files(folder):
     return files
 
 
+def killed_before_step_4_is_saved(step, metrics):
+    if step == 4:
+        raise KeyboardInterrupt
+
+
 def test_replays_cost_no_simulation(tmp_path):
     source = SegmentSource(_files(tmp_path), 48_000)
     settings = TrainingSettings(
@@ -62,10 +67,6 @@ def test_a_killed_training_goes_on_where_it_was(tmp_path):
     whole, _result = train_network(source(), source(), settings, tmp_path / "whole", note, device)
     undisturbed = dict(losses)
     losses.clear()
-
-    def killed_before_step_4_is_saved(step, metrics):
-        if step == 4:
-            raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         train_network(source(), source(), settings, tmp_path / "again", killed_before_step_4_is_saved, device)
@@ -107,10 +108,6 @@ def test_what_was_simulated_before_a_kill_counts(tmp_path):
         batch_segments=6, phases=(Phase(0.25, 6),), validation_segments=6, validate_every_steps=2, replays=2,
         loader_workers=0,
     )  # fmt: skip
-
-    def killed_before_step_4_is_saved(step, metrics):
-        if step == 4:
-            raise KeyboardInterrupt
 
     rest = (source, source, settings, tmp_path / "work")
     with pytest.raises(KeyboardInterrupt):
