@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
     from models.checkpoint import Network
 
-RUNTIMES = ("torch", "openvino", "openvino-int8")
+RUNTIMES = ("torch", "openvino", "openvino-bf16", "openvino-int8")  # each at most as exact as the one before
 
 
 def is_installed(runtime: str) -> bool:

@@ -57,7 +57,8 @@ class Classifier(nn.Module):
     Args:
         network: a trained network.
         device: where to run.
-        bf16: use bfloat16 in the convolutions; None takes it where the device has it natively and the network gains from it.
+        bf16: use bfloat16 in the convolutions; None takes it where the device has it natively and the network gains from
+            it, which with OpenVINO's own bfloat16 every network does.
         runtime: one of `RUNTIMES`, what runs the layers behind the front end on a CPU.
 
     Raises:
@@ -77,7 +78,7 @@ class Classifier(nn.Module):
             raise ValueError(f"runtime: expected one of {', '.join(RUNTIMES)}, found {runtime!r}")
         self.device = device
         self.front_end_s = 0.0
-        gains = network.gains_from_bf16 or device.type != "cpu"
+        gains = network.gains_from_bf16 or device.type != "cpu" or runtime in ("openvino-bf16", "openvino-int8")
         self.bf16 = has_bf16(device) and gains if bf16 is None else bf16
         self.network = fold_batch_norm(network).to(device)
         self.classify: Callable[..., torch.Tensor] = self.network.classify

@@ -11,7 +11,7 @@ from models.dscnn import ClickFilters, DsCnn, DsCnnConfig
 from models.features import LogMel, ToneSpectrum, WaveformStatistics, whiten
 from models.hooknet import HookNet, HookNetConfig
 from models.runtimes import compiled_by_openvino
-from models.serving import Classifier, fold_batch_norm, has_int8
+from models.serving import Classifier, fold_batch_norm, has_bf16, has_int8
 
 
 @pytest.fixture(scope="module")
@@ -102,6 +102,7 @@ def test_openvino_leaves_its_threads_on_every_core(monkeypatch):
 
 
 IN_INT8 = [checkpoint.SHIPPED_CNN6, checkpoint.WEIGHTS / "clicks.safetensors"]
+needs_bf16 = pytest.mark.skipif(not has_bf16(torch.device("cpu")), reason="the processor has no AVX512-BF16")
 needs_int8 = pytest.mark.skipif(not has_int8(), reason="the processor has no VNNI")
 
 
@@ -166,16 +167,32 @@ def test_int8_computes_what_rounding_by_hand_does(segments, kind):
     assert (in_openvino - by_hand).abs().mean() < 0.4 * error  # what lies between two steps goes either way
 
 
-def test_without_ranges_or_vnni_int8_is_float32(segments, monkeypatch):
-    device = torch.device("cpu")
-    plain = checkpoint.load(checkpoint.SHIPPED)
-    assert not plain.ranges
-    in_float32 = Classifier(plain, device, runtime="openvino")(segments[:4])
-    assert torch.equal(Classifier(plain, device, runtime="openvino-int8")(segments[:4]), in_float32)
+@needs_bf16
+def test_openvino_in_bf16_stays_within_two_hundredths_of_float32(segments):
+    network, device = checkpoint.load(checkpoint.SHIPPED), torch.device("cpu")
+    in_float32 = Classifier(network, device, runtime="openvino")(segments)
+    in_bf16 = Classifier(network, device, runtime="openvino-bf16")(segments)
+    assert not torch.equal(in_bf16, in_float32)
+    assert (in_bf16 - in_float32).abs().max() < 2e-2
+
+
+def test_what_a_processor_or_a_network_lacks_is_left_out(segments, monkeypatch):
+    """From int8 to bfloat16 to float32; a network that must be kept exact goes from int8 to float32 at once."""
+
+    def scores(weights, runtime, bf16=None):
+        network = checkpoint.load(weights)
+        heard = segments[:4, : round(network.config.segment_s * network.config.sample_rate_hz)]
+        return Classifier(network, torch.device("cpu"), runtime=runtime, bf16=bf16)(heard)
+
+    default, cnn6, clicks = checkpoint.SHIPPED, checkpoint.SHIPPED_CNN6, checkpoint.WEIGHTS / "clicks.safetensors"
+    assert torch.equal(scores(default, "openvino-int8"), scores(default, "openvino-bf16"))  # it has no ranges
+    assert torch.equal(scores(clicks, "openvino-bf16"), scores(clicks, "openvino"))
     monkeypatch.setattr("models.serving.has_int8", lambda: False)
-    network = checkpoint.load(checkpoint.SHIPPED_CNN6)
-    in_float32 = Classifier(network, device, bf16=False, runtime="openvino")(segments[:4])
-    assert torch.equal(Classifier(network, device, bf16=False, runtime="openvino-int8")(segments[:4]), in_float32)
+    assert torch.equal(scores(cnn6, "openvino-int8"), scores(cnn6, "openvino-bf16"))
+    assert torch.equal(scores(clicks, "openvino-int8"), scores(clicks, "openvino"))
+    monkeypatch.setattr("models.serving.has_bf16", lambda device: False)
+    for weights in (default, cnn6):
+        assert torch.equal(scores(weights, "openvino-int8"), scores(weights, "openvino", bf16=False))
 
 
 def test_ranges_of_other_layers_are_refused():
@@ -187,7 +204,7 @@ def test_ranges_of_other_layers_are_refused():
 
 def test_a_runtime_that_is_not_there_is_named(monkeypatch):
     network = checkpoint.load(checkpoint.SHIPPED)
-    with pytest.raises(ValueError, match="expected one of torch, openvino, openvino-int8, found 'tvm'"):
+    with pytest.raises(ValueError, match="expected one of torch, openvino, openvino-bf16, openvino-int8, found 'tvm'"):
         Classifier(network, torch.device("cpu"), runtime="tvm")
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ModuleNotFoundError, match=r"pip install 'auscult\[openvino\]'"):

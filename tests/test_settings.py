@@ -48,7 +48,10 @@ def test_the_training_settings_are_valid():
         ("operating_points: {hum: {threshold: 3}}", "expected 0 to 1, found 3.0"),
         ("operating_points: {hum: {min_detected_s: 9, window_s: 3}}", "more cannot fit into the window"),
         ("operating_points: 3", "must map defects"),
-        ("cpu_runtime: fast", "cpu_runtime: expected one of torch, openvino, openvino-int8, found 'fast'"),
+        (
+            "cpu_runtime: fast",
+            "cpu_runtime: expected one of torch, openvino, openvino-bf16, openvino-int8, found 'fast'",
+        ),
         ("cpu_runtime: 3", "cpu_runtime: expected str, found 3"),
     ],
 )

@@ -50,6 +50,7 @@ SCANS = {
     "scan": APART,
     "scan, nothing saved": f"{APART}equal_channels_once: false\nsilence_once: false\n",
     "scan, OpenVINO": f"{APART}cpu_runtime: openvino\n",
+    "scan, OpenVINO, bf16": f"{APART}cpu_runtime: openvino-bf16\n",
     "scan, int8": f"{APART}cpu_runtime: openvino-int8\n",
 }
 PEERS = {"Ray Data": ("ray", "ray"), "Daft": ("daft", "daft"), "Spark, pandas UDFs": ("pandas-udf", "pyspark")}
