@@ -7,7 +7,9 @@ import pytest
 
 from jobs import demo
 from jobs.recordings import RecordingsUnavailable
+from jobs.storage import Storage
 from udfs.media import MediaError, probe
+from udfs.schemas import DETECTIONS
 
 
 def shortened(title):
@@ -52,3 +54,41 @@ def test_without_packages_a_stand_in_of_equal_shape_is_built(tmp_path, monkeypat
         ("film/surround.mp4", 0, "hiss"),
         ("broken/cut off.mp3", 0, "missing_audio"),
     }
+
+
+def test_the_table_compares_the_newest_version_with_what_was_planted(tmp_path, spark):
+    def detection(version, title, defect, start_s, end_s, peak):
+        values = dict.fromkeys(DETECTIONS.names) | {
+            "title_id": title,
+            "track": 0,
+            "defect": defect,
+            "start_s": start_s,
+            "end_s": end_s,
+            "peak_score": peak,
+            "model": "audio-artifacts",
+            "model_version": version,
+        }
+        return tuple(values.values())
+
+    surround, caves = "film/surround.mp4", "album/02 caves.mp3"
+    rows = [
+        detection("9", surround, "hiss", 45.0, 75.0, 0.5),
+        detection("10", surround, "hiss", 45.0, 60.0, 0.75),
+        detection("10", surround, "hiss", 62.0, 74.0, 1.0),
+        detection("10", surround, "hum", 45.0, 75.0, 1.0),
+        detection("10", "elsewhere.wav", "hum", 45.0, 75.0, 1.0),
+    ]
+    storage = Storage(spark, str(tmp_path / "warehouse"))
+    spark.createDataFrame(rows, DETECTIONS).write.format("delta").save(storage.locate("detections"))
+    folder = tmp_path / "demo"
+    folder.mkdir()
+    (folder / demo.PLANTED).write_text(
+        f"title_id,track,defect,start_s,end_s\n{surround},0,hiss,45,75\n{caves},0,hum,10,20\n"
+    )
+    assert list(demo.compare(folder, storage.root))[2:] == [
+        f"| {surround} | 0 | hiss | 45-75 s | found | 45-60 s, 62-74 s | 1.00 |",
+        f"| {caves} | 0 | hum | 10-20 s | missed |  |  |",
+        f"| {surround} | 0 | hum | nothing | false | 45-75 s | 1.00 |",
+        "",
+        "1 found, 1 missed, 1 false",
+    ]
