@@ -12,7 +12,7 @@ from level_catalogue import SETTINGS, prepare, run, segment_rows, table
 from pyspark.sql import functions as F
 from signals import music_like, write
 
-from jobs import commits, plan, scan
+from jobs import commits, plan, scan, scan_run
 from jobs.launch import AuscultError
 from jobs.storage import Storage
 
@@ -92,7 +92,7 @@ def test_titles_whose_file_is_the_same_are_decoded_once(place, spark, tmp_path, 
             scored.append((span.title_id, span.track, tuple(key for key in span.models if key != "decoder/1")))
         return spans, weights
 
-    monkeypatch.setattr(plan, "assign_tasks", counted)
+    monkeypatch.setattr(scan_run, "assign_tasks", counted)
 
     def scanned(how, *models, chunk=None):
         settings = tmp_path / f"{how}.yaml"
@@ -147,7 +147,7 @@ def test_an_interrupted_commit_is_finished_by_the_next_scan(place, spark, tmp_pa
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path)
     monkeypatch.setattr(commits, step, original)
-    monkeypatch.setattr(scan.Scan, "_score_chunk", None)  # all there is to do is to finish the commit
+    monkeypatch.setattr(scan_run.ScanRun, "_score_chunk", None)  # all there is to do is to finish the commit
     assert run(tmp_path) == 0
     rows = table(spark, tmp_path, "segments").collect()
     assert len(rows) == 2 * 2 * 13
