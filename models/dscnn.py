@@ -180,7 +180,7 @@ class DsCnn(nn.Module):
     def hear(self, waveform: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """The front ends: (b, t, f) log-mel; tones; (b, features, t) statistics; (b, n) whitened samples."""
         parts = [self._hear(part) for part in _few(waveform, self.few)]
-        return tuple(torch.cat(part) for part in zip(*parts, strict=True))
+        return parts[0] if len(parts) == 1 else tuple(torch.cat(part) for part in zip(*parts, strict=True))
 
     def classify(
         self,
