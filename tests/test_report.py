@@ -8,29 +8,24 @@ import re
 import shutil
 import subprocess
 from datetime import UTC, datetime
-from html.parser import HTMLParser
 from pathlib import Path
 
-import av
 import numpy as np
 import pyarrow as pa
 import pytest
 from deltalake import DeltaTable, write_deltalake
 from PIL import Image
 from pyspark.sql.pandas.types import to_arrow_schema
+from report_reading import Page, heard
 from signals import music_like, write
 
 from jobs import report, report_source, review, tables
 from jobs.launch import PROJECT, AuscultError
-from jobs.report_content import Entry, Report
-from jobs.report_media import Window, fitting, media_plan, window
-from jobs.report_page import page
 from jobs.storage import Storage
-from jobs.timecode import clock
-from udfs import clips, spectrogram, stretches
-from udfs.decoder import Decoder, encode_path
+from udfs import spectrogram
+from udfs.decoder import encode_path
 from udfs.encode import AudioTrack, write_media
-from udfs.media import MediaError, probe
+from udfs.media import probe
 from udfs.schemas import TABLES
 
 HOSTILE = "<script>alert(1)</script>\"&'\x1b[31m\u202egpj.flac"
@@ -147,50 +142,10 @@ def run(place, out, *more):
     return report.main(["--warehouse", str(place[0] / "w"), "--out", str(out), *more])
 
 
-class Page(HTMLParser):
-    """Articles of a page: their text, and attributes of their elements."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.articles, self.tags, self.urls, self.text = [], [], [], ""
-        self.data = self.policy = None
-        self._inside = None
-        self.feed(text)
-
-    def handle_starttag(self, tag, attributes):
-        found = dict(attributes)
-        self.tags.append(tag)
-        self.urls += [found[name] for name in ("src", "href", "action", "poster", "srcset") if found.get(name)]
-        if tag == "article":
-            self.articles.append({"text": "", "img": None, "audio": None})
-        if tag in ("img", "audio"):
-            self.articles[-1][tag] = found
-        if tag == "meta" and "http-equiv" in found:
-            self.policy = found["content"]
-        self._inside = "data" if found.get("id") == "data" else tag
-
-    def handle_data(self, text):
-        if self._inside == "data":
-            self.data = json.loads(text)
-            self._inside = None
-        elif self._inside not in ("script", "style"):
-            self.text += text
-            if self.articles and "template" not in self.tags:
-                self.articles[-1]["text"] += text
-
-
 def content(uri, kind):
     head, text = uri.split(",", 1)
     assert head == f"data:{kind};base64"
     return base64.b64decode(text, validate=True)
-
-
-def heard(audio):
-    """Samples of a clip, (channels, time)."""
-    with av.open(io.BytesIO(audio)) as container:
-        [stream] = container.streams.audio
-        assert stream.codec_context.name in ("opus", "libopus")
-        return np.concatenate([frame.to_ndarray() for frame in container.decode(stream)], axis=1)
 
 
 def level_at(samples, hz, start_s, end_s):
@@ -315,35 +270,6 @@ def test_a_budget_is_kept_and_what_is_left_out_is_said(spark, place, tmp_path):
     assert re.search(r"The last \d detections have no clip: the file would be larger than 0.45 MiB", found.text)
 
 
-class NoSpark:
-    """A source of media that were cut before."""
-
-    def __init__(self, media):
-        self.media = media
-
-    def cut(self, entries, plan, timeout_s):
-        """As `report_source.Source.cut`."""
-        return zip(entries, self.media, strict=True)
-
-
-@pytest.mark.parametrize(("max_mib", "pictures", "clips_kept"), [(3.0, 10, 10), (1.5, 10, 5), (0.25, 4, 0)])
-def test_the_last_clips_and_then_pictures_give_way(tmp_path, max_mib, pictures, clips_kept):
-    out = tmp_path / "r.html"
-    entries = [an_entry(number) for number in range(1, 11)]
-    media = [report_source.Medium(bytes(40_000), bytes(150_000), [], ["Heard: FL."]) for _ in entries]
-    found_report = a_report()
-    report.write_file(out, max_mib * 2**20, found_report, entries, NoSpark(media), 1.0)
-    assert out.stat().st_size <= max_mib * 2**20
-    found = Page(out.read_text(encoding="utf-8"))
-    assert [article["img"] is not None for article in found.articles] == [True] * pictures + [False] * (10 - pictures)
-    assert [article["audio"] is not None for article in found.articles] == [True] * clips_kept + [False] * (
-        10 - clips_kept
-    )
-    assert len(found_report.warnings) == (clips_kept < 10) + (pictures < 10)
-    with pytest.raises(AuscultError, match="the text of 10 detections alone takes"):
-        report.write_file(out, 1000, a_report(), entries, NoSpark(media), 1.0)
-
-
 @pytest.mark.slow
 def test_a_folder_holds_page_and_media(spark, place, tmp_path):
     """With verdicts: ranks, precision and the entry's own line."""
@@ -441,121 +367,3 @@ process.stdout.write(toCsv(detections, said, "Ana Ö"));
     assert rows[0]["note"] == 'a "quoted", note\nof two lines'
     assert rows[0]["reviewed_at"] == datetime(2026, 3, 1, 10, tzinfo=UTC)
     assert [row["content_hash"] for row in rows] == [detections[0]["content_hash"], by_title(written)[HOSTILE][0]["content_hash"]]  # fmt: skip
-
-
-def test_one_pass_and_single_seeks_cut_the_same(place):
-    """FLAC can seek; told that it cannot, it is gone through once: overlapping, nested, beyond the end."""
-    path = encode_path(place[1]["hum.flac"])
-    wanted = [
-        stretches.Stretch(start, end, channels)
-        for start, end, channels in [
-            (30.0, 40.0, ("FL",)), (2.0, 12.5, ("FL", "FR")), (5.0, 7.0, ("FR",)), (55.0, 70.0, ("MIX",)), (80.0, 90.0, ("FL",)),
-        ]
-    ]  # fmt: skip
-    info = probe(os.fsdecode(place[1]["hum.flac"]))[0]
-    assert info.can_seek
-    decoder = Decoder()
-    try:
-        seeking = dict(stretches.sounds(decoder, path, info, wanted))
-        info.can_seek = False
-        passing = dict(stretches.sounds(decoder, path, info, wanted))
-    finally:
-        decoder.close()
-    assert set(seeking) == set(passing) == set(range(5))
-    for index in range(5):
-        assert np.array_equal(seeking[index].samples, passing[index].samples)
-        assert np.array_equal(seeking[index].decoded, passing[index].decoded)
-    waveform = place[2]["hum.flac"]
-    expected = waveform[0, 30 * RATE_HZ : 40 * RATE_HZ]
-    assert np.abs(passing[0].samples[0] - expected).max() < 1e-4  # FLAC of 16 bit
-    assert (passing[1].samples.shape[0], passing[1].heard) == (2, ("FL", "FR"))
-    end = passing[3].part(55.0, 70.0)
-    assert end.samples.shape == (1, 5 * RATE_HZ)
-    assert np.abs(end.samples[0] - waveform[:, 55 * RATE_HZ :].mean(axis=0)).max() < 1e-4
-    assert not passing[4].decoded.any()
-
-
-def test_a_single_clip(place):
-    path = place[1]["hum.flac"]
-    samples = heard(clips.clip(path, 0, 19.0, 23.0, ("FL",), 64_000))
-    assert samples.shape == (1, pytest.approx(4 * RATE_HZ, abs=1000))
-    with pytest.raises(MediaError, match="expected audio track 3, the file has 1 now"):
-        clips.clip(path, 3, 0.0, 1.0, (), 64_000)
-    with pytest.raises(MediaError, match="no sound could be decoded"):
-        clips.clip(path, 0, 100.0, 110.0, (), 64_000)
-
-
-def test_pictures_show_clicks_and_short_stretches():
-    samples = np.zeros((2, 60 * RATE_HZ), dtype=np.float32)
-    samples[1, 30 * RATE_HZ] = 1.0  # one sample of a minute, on one channel
-    drawn = Image.open(io.BytesIO(spectrogram.spectrogram(samples, 0.0, (0.0, 60.0), (25.0, 35.0), 24_000)))
-    brightness = np.asarray(drawn.convert("RGB"), dtype=float).sum(axis=2)[30:200]
-    left, right = (round(share * drawn.width) for share in (spectrogram.AXIS_LEFT, spectrogram.AXIS_RIGHT))
-    middle = (left + right) // 2
-    assert brightness[:, middle - 3 : middle + 4].max(axis=1).min() > 100
-    assert brightness[:, left + 50 : left + 200].max() < 60
-    short = np.random.default_rng(0).standard_normal((1, 2 * RATE_HZ)).astype(np.float32) * 0.1
-    drawn = Image.open(io.BytesIO(spectrogram.spectrogram(short, 7.0, (7.0, 9.0), (7.0, 9.0), 4_000)))
-    brightness = np.asarray(drawn.convert("RGB"), dtype=float).sum(axis=2)[30:200, left + 3 : right - 3]
-    assert brightness.mean(axis=0).min() > 150  # no column without a level
-
-
-def test_windows_and_budgets():
-    title = Window(0.0, 3600.0)
-    assert window(Window(100.0, 130.0), title, [], 60.0) == Window(90.0, 140.0)
-    assert window(Window(0.0, 3600.0), title, [], 60.0) == Window(0.0, 60.0)
-    assert window(Window(3595.0, 3700.0), title, [], 60.0) == Window(3585.0, 3600.0)
-    steady = [(float(second), second + 1.0, 0.95) for second in range(100, 2000)]
-    assert window(Window(100.0, 2000.0), title, steady, 60.0) == Window(90.0, 150.0)  # its begin is heard
-    steady[1000] = (1100.0, 1101.0, 0.99)
-    found = window(Window(100.0, 2000.0), title, steady, 60.0)
-    assert found.start_s < 1100 < found.end_s - 1
-    shown = window(Window(100.0, 2000.0), title, steady, 90.0)
-    within = window(Window(100.0, 2000.0), shown, steady, 45.0)
-    assert shown.start_s <= within.start_s < within.end_s <= shown.end_s
-    assert within.length_s == pytest.approx(45.0)
-
-    rich, poor = media_plan([40.0] * 10, [True] * 10, 60 * 2**20), media_plan([90.0] * 200, [True] * 200, 60 * 2**20)
-    assert (rich.clip_s, rich.bit_rate) == (60.0, 64_000)
-    assert (poor.clips, poor.pictures) == (200, 200)  # 200 long stereo stretches have their clips in 60 MiB
-    tight = media_plan([90.0] * 200, [True] * 200, 10 * 2**20)
-    assert 0 < tight.clips < 200
-    assert media_plan([], [], 0.0).clips == 0
-    assert fitting([], 0.0) == 0
-    assert clock(0.04) == "0:00:00.0"
-
-
-def a_report():
-    return Report("n", "Auscult: all detections", [], [], [], [], [], [], [], [], {})
-
-
-def an_entry(number):
-    row = {
-        "title_id": "a", "content_hash": "h", "track": 0, "defect": "hum", "start_s": 0.0, "end_s": 1.0, "detected_s": 1.0,
-        "peak_score": 1.0, "channels": None, "model": "m", "model_version": "1", "threshold": 0.9, "min_detected_s": 1.0,
-        "window_s": 2.0,
-    }  # fmt: skip
-    return Entry(number, row, {}, [], Window(0.0, 1.0), Window(0.0, 1.0))
-
-
-def test_precision_is_drawn_and_tabled():
-    found = a_report()
-    shares = {f"{kind}_{part}": 0.5 for kind in ("genuine", "valid") for part in ("precision", "low", "high")}
-    common = {"model": "m", "model_version": "1", "detections": 9, **shares}
-    for facet, value, defect, decided in [
-        ("all", "all", None, 4), ("all", "all", "<hum>", 4), ("codec", "aac", None, 4), ("codec", "mp3", None, 0), ("all", "all", "hiss", 0),
-    ]:  # fmt: skip
-        found.precision.append({**common, "facet": facet, "facet_value": value, "defect": defect, "decided": decided})
-    drawn = Page(page(found, [], is_folder=False))
-    assert drawn.tags.count("circle") == 2 * 2  # what nobody judged has no share
-    assert "<hum>" in drawn.text
-    assert "by codec" in drawn.text
-    assert "mp3" not in drawn.text
-    assert "50% .. 50%" in drawn.text
-
-
-def test_a_page_of_nothing():
-    assert "There is no detection." in Page(page(a_report(), [], is_folder=False)).text
-    found = Page(page(a_report(), [an_entry(1)], is_folder=True))
-    assert "no score is stored for this stretch" in found.text
-    assert found.data["detections"][0]["key"] == "h|hum|0.0|1.0|0|a"
