@@ -1,5 +1,6 @@
 """Decoding: exact where a span begins, safe whatever the file holds."""
 
+import contextlib
 import itertools
 import os
 import signal as signals
@@ -11,7 +12,7 @@ import av
 import numpy as np
 import pytest
 from scipy.io import wavfile
-from signals import write
+from signals import write, write_as
 
 from udfs.blocks import Block, Resampler
 from udfs.decode_report import DecodeReport
@@ -200,6 +201,32 @@ def test_files_that_are_not_media(tmp_path):
     expect("not_a_file", tmp_path / "folder.wav")
     expect("symlink", tmp_path / "link.wav")
     expect("not_found", tmp_path / "absent.wav")
+
+
+def test_numbers_are_no_mpeg_audio(tmp_path):
+    """Minus ones and small numbers look like frames of MPEG audio, layer I, and FFmpeg opens half of such files."""
+    rng = np.random.default_rng(3)
+    taken = 0
+    for number in range(60):
+        table = rng.integers(0, 2_000, int(rng.integers(200, 1_500))).astype("<i2")
+        table[rng.random(len(table)) < 0.5] = -1
+        path = tmp_path / f"{number}.dat"
+        path.write_bytes(table.tobytes())
+        tracks = []
+        with contextlib.suppress(MediaError):
+            tracks = probe(str(path))
+        taken += len(tracks)
+        assert all(track.error_code == "not_media" and "look like mp1" in track.error for track in tracks)
+    assert taken > 20
+
+
+@pytest.mark.parametrize(("container", "codec"), [("mp3", "libmp3lame"), ("mp2", "mp2"), ("vob", "mp2")])
+@pytest.mark.parametrize("samples", [2_400, 9_600])
+def test_short_sounds_are_mpeg_audio(tmp_path, music, container, codec, samples):
+    path = tmp_path / "short.bin"
+    write_as(path, container, codec, 48_000, "stereo", {}, music[0, :samples])
+    [track] = probe(str(path))
+    assert (track.codec, track.error_code) == ("mp3" if container == "mp3" else "mp2", None)
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import os
 import stat
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -98,6 +99,11 @@ MAX_CONSECUTIVE_ERRORS = 64
 # whole page are off by a quarter of the sizes' difference: 448 samples with libvorbis' at 32 kHz and above. A lost block of
 # the longer ones is 1,024.
 VORBIS_JITTER_S = 0.018
+# FFmpeg takes one file in a thousand of any binary data for MPEG audio, or for a program stream, by a few bytes that look
+# like a frame's begin. Where it had no more to go by, packets must begin as frames of one stream do.
+GUESSED_CONTAINERS = {"mp3", "mpeg"}
+MPEG_AUDIO = {"mp1", "mp2", "mp3"}
+FEWEST_FRAMES, FEWEST_FRAMES_SHARE = 4, 0.5
 LONGEST_PACKET_S = 1.0  # what a packet is believed of its length
 ASKED_EVERY = 16  # packets, whether they are encrypted
 MOST_ENCRYPTED = 0.5  # of a track whose rest is worth scanning
@@ -281,6 +287,15 @@ def _has_xing_header(path: str) -> bool:
     return b"Xing" in frame or b"Info" in frame
 
 
+def _mpeg_audio_form(packet: memoryview) -> int | None:
+    """Version, layer and sampling rate (ISO/IEC 11172-3, 2.4.2.3), which one stream does not change; None: no frame's begin."""
+    header = int.from_bytes(packet[:3], "big")
+    is_reserved = (
+        (header >> 11) & 3 == 1 or (header >> 9) & 3 == 0 or (header >> 4) & 15 == 15 or (header >> 2) & 3 == 3
+    )
+    return header & 0xFFFE0C if header >> 13 == 0x7FF and not is_reserved else None
+
+
 class _PacketMeasure:
     """Hash, extent and order of one stream's packets."""
 
@@ -293,6 +308,9 @@ class _PacketMeasure:
         self.jitter = VORBIS_JITTER_S / float(stream.time_base) if is_vorbis and stream.time_base else 0.0
         self.longest = round(LONGEST_PACKET_S / float(stream.time_base)) if stream.time_base else 0
         self.is_ogg, self.is_mov = container == "ogg", container == "mov"
+        self.codec = _plain_codec_name(codec.name) if codec is not None else "unknown"
+        is_guessed = self.codec in MPEG_AUDIO and container in GUESSED_CONTAINERS
+        self.frames: Counter[int | None] | None = Counter() if is_guessed else None
         self.count = 0
         self.is_encrypted = False
         self.duration = 0
@@ -307,6 +325,8 @@ class _PacketMeasure:
         if self.is_mov and self.count % ASKED_EVERY == 0 and packet.has_sidedata("encryption_info"):
             self.is_encrypted = True
         self.count += 1
+        if self.frames is not None:
+            self.frames[_mpeg_audio_form(memoryview(packet))] += 1
         duration = packet.duration or 0
         if self.is_ogg and duration >= 2**31:
             duration = 0  # the last page ends before its last packet begins, for which FFmpeg's -147 is 2**32 - 147
@@ -322,6 +342,20 @@ class _PacketMeasure:
                 duration = min(max(packet.pts - self.last, 0), self.longest)
         self.last = packet.pts
         self.end = max(self.end if self.end is not None else packet.pts, packet.pts + duration)
+
+    @property
+    def alike(self) -> int:
+        """Packets that begin as frames of one stream of MPEG audio do."""
+        return max((count for form, count in (self.frames or {}).items() if form is not None), default=0)
+
+    @property
+    def is_by_chance(self) -> bool:
+        """Whether only a few bytes look like a stream of frames."""
+        if self.frames is None or self.count == 0:
+            return False
+        # A short sound in MP3 has a few frames and nothing else. Of layer I nobody makes any, and ones look like it.
+        is_short = self.alike == self.count >= 2 and self.codec != "mp1"
+        return not is_short and self.alike < max(FEWEST_FRAMES, FEWEST_FRAMES_SHARE * self.count)
 
 
 def origin_s(container: av.container.InputContainer) -> float:
@@ -367,6 +401,12 @@ def _track_info(
         info.error_code = "encrypted"
         how_much = "the track" if encrypted.share == 1.0 else f"{encrypted.share:.0%} of the track"
         info.error = f"{how_much} is encrypted ({encrypted.scheme}); deliver it decrypted"
+    elif measure.is_by_chance:
+        info.error_code = "not_media"
+        info.error = (
+            f"expected an audio or video file, found data in which a few bytes look like {info.codec}: of {measure.count} packets "
+            f"{measure.alike} begin as frames of one stream do"
+        )
     elif not any(name == known or (known.endswith("_") and name.startswith(known)) for known in CODECS):
         info.error_code, info.error = (
             "unsupported_codec",
