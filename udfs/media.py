@@ -99,9 +99,9 @@ MAX_CONSECUTIVE_ERRORS = 64
 # whole page are off by a quarter of the sizes' difference: 448 samples with libvorbis' at 32 kHz and above. A lost block of
 # the longer ones is 1,024.
 VORBIS_JITTER_S = 0.018
-# FFmpeg takes one file in a thousand of any binary data for MPEG audio, or for a program stream, by a few bytes that look
-# like a frame's begin. Where it had no more to go by, packets must begin as frames of one stream do.
-GUESSED_CONTAINERS = {"mp3", "mpeg"}
+# FFmpeg takes one file in a thousand of any binary data for MPEG audio, or for a program or transport stream, by a few bytes
+# that look like a frame's begin. Where it had no more to go by, packets must begin as frames of one stream do.
+GUESSED_CONTAINERS = {"mp3", "mpeg", "mpegts"}
 MPEG_AUDIO = {"mp1", "mp2", "mp3"}
 FEWEST_FRAMES, FEWEST_FRAMES_SHARE = 4, 0.5
 LONGEST_PACKET_S = 1.0  # what a packet is believed of its length
@@ -404,8 +404,8 @@ def _track_info(
     elif measure.is_by_chance:
         info.error_code = "not_media"
         info.error = (
-            f"expected an audio or video file, found data in which a few bytes look like {info.codec}: of {measure.count} packets "
-            f"{measure.alike} begin as frames of one stream do"
+            f"expected an audio or video file, found data in which a few bytes look like {info.codec}: {measure.alike} of "
+            f"{measure.count} packets begin as frames of one stream do, which happens by chance"
         )
     elif not any(name == known or (known.endswith("_") and name.startswith(known)) for known in CODECS):
         info.error_code, info.error = (
