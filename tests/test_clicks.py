@@ -51,6 +51,21 @@ def test_pairs_differ_by_clicks_alone(recordings, is_varied):
     assert is_varied or seen > 10
 
 
+def test_the_shipped_network_finds_a_click_wherever_a_scan_keeps_its_outputs():
+    network = checkpoint.load(checkpoint.WEIGHTS / "clicks.safetensors")
+    margin = network.config.margin // FRAME
+    music = 0.5 * music_like(1.0, RATE, np.random.default_rng(1), channels=1)[0, 4_000 : 4_000 + SAMPLES]
+    kept = np.arange(margin, SAMPLES // FRAME - margin)
+    waveforms = np.repeat(music[None], 1 + len(kept), axis=0)
+    waveforms[1 + np.arange(len(kept)), kept * FRAME + FRAME // 2] += 0.5
+    with torch.inference_mode():
+        clean, *scores = torch.sigmoid(network(torch.from_numpy(waveforms))).numpy()
+    assert clean.max() < 0.1
+    for frame, score in zip(kept, scores, strict=True):
+        assert score.argmax() == frame
+        assert score[frame] > 0.7
+
+
 @pytest.mark.parametrize("rate_hz", [8_000, 22_050, 48_000, 96_000])
 def test_clicks_arise_at_the_rates_of_titles(recordings, rate_hz, monkeypatch):
     monkeypatch.setattr(clicks, "OTHER_RATE_SHARE", 1.0)

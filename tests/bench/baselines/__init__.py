@@ -5,7 +5,7 @@ from pathlib import Path
 from models.hooknet import HookNetConfig
 from udfs.contract import ModelContract
 
-CONFIG = HookNetConfig()
+CONFIG = HookNetConfig(margin=2_048)  # adeclick looks at 55 ms at a time
 MARGIN_S = CONFIG.margin / CONFIG.sample_rate_hz
 CONTRACT = ModelContract(
     CONFIG.sample_rate_hz,
