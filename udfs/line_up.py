@@ -20,7 +20,7 @@ STEADY = 0.8  # the least power of a frame with tone, as a share of the loudest 
 SILENT = 1e-4  # the most power of a frame without, likewise
 LONGEST_EDGE = 3  # frames between tone and silence that are neither: a lossy codec smears its beginning
 
-_BINS = 16_384  # of a padded transform of one frame
+_BINS = 2_048  # of a padded transform of one frame; with eight times as many a pitch is the same to 6e-5 of it
 
 
 def tone_hz(waveform: np.ndarray, rate_hz: int) -> float | None:
@@ -41,14 +41,15 @@ def tone_hz(waveform: np.ndarray, rate_hz: int) -> float | None:
     size = round(FRAME_S * rate_hz)
     if len(waveform) < size:
         return None
-    frames = waveform[: len(waveform) // size * size].reshape(-1, size).astype(np.float64)
-    power = np.square(frames).mean(axis=1)
+    frames = waveform[: len(waveform) // size * size].reshape(-1, size)
+    power = (frames[:, None] @ frames[..., None]).reshape(-1).astype(np.float64) / size
     loudest = int(power.argmax())
     if not power[loudest] >= LEAST_PEAK**2 / 2:  # nor where it is NaN
         return None
-    pitch_hz = _pitch_hz(frames[loudest], rate_hz)
+    pitch_hz = _pitch_hz(frames[loudest].astype(np.float64), rate_hz)
     if not any(abs(pitch_hz / known_hz - 1) <= TOLERANCE for known_hz in PITCHES_HZ):
         return None
+    frames = frames.astype(np.float64)  # not before: nearly all waveforms end above
     turns = 2 * np.pi * pitch_hz / rate_hz * np.arange(size)
     wave = np.stack([np.cos(turns), np.sin(turns)])  # (2, size)
     rest = frames - frames @ np.linalg.pinv(wave) @ wave
