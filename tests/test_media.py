@@ -232,6 +232,13 @@ def test_short_sounds_are_mpeg_audio(tmp_path, music, container, codec, samples)
     assert track.error_code is None
 
 
+def test_streams_spliced_at_three_rates_are_mpeg_audio(tmp_path, music):
+    parts = [write(tmp_path / f"{rate}.mp3", music[:, :96_000], rate).read_bytes() for rate in (32_000, 44_100, 48_000)]
+    (tmp_path / "spliced.mp3").write_bytes(b"".join(parts))
+    [track] = probe(str(tmp_path / "spliced.mp3"))
+    assert (track.codec, track.error_code) == ("mp3", None)
+
+
 @pytest.mark.parametrize(
     "text",
     [

@@ -103,7 +103,7 @@ VORBIS_JITTER_S = 0.018
 # that look like a frame's begin. Where it had no more to go by, packets must begin as frames of one stream do.
 GUESSED_CONTAINERS = {"mp3", "mpeg", "mpegts"}
 MPEG_AUDIO = {"mp1", "mp2", "mp3"}
-FEWEST_FRAMES, FEWEST_FRAMES_SHARE = 4, 0.5
+FEWEST_FRAMES, MOST_BESIDE_FRAMES = 4, 0.5  # alike, and the share of packets that are none
 LONGEST_PACKET_S = 1.0  # what a packet is believed of its length
 ASKED_EVERY = 16  # packets, whether they are encrypted
 MOST_ENCRYPTED = 0.5  # of a track whose rest is worth scanning
@@ -344,18 +344,15 @@ class _PacketMeasure:
         self.end = max(self.end if self.end is not None else packet.pts, packet.pts + duration)
 
     @property
-    def alike(self) -> int:
-        """Packets that begin as frames of one stream of MPEG audio do."""
-        return max((count for form, count in (self.frames or {}).items() if form is not None), default=0)
-
-    @property
     def is_by_chance(self) -> bool:
         """Whether only a few bytes look like a stream of frames."""
         if self.frames is None or self.count == 0:
             return False
+        alike = max((count for form, count in self.frames.items() if form is not None), default=0)
         # A short sound in MP3 has a few frames and nothing else. Of layer I nobody makes any, and ones look like it.
-        is_short = self.alike == self.count >= 2 and self.codec != "mp1"
-        return not is_short and self.alike < max(FEWEST_FRAMES, FEWEST_FRAMES_SHARE * self.count)
+        is_short = alike == self.count >= 2 and self.codec != "mp1"
+        no_frames = self.frames[None]  # not the count of those alike: spliced streams may be of several rates
+        return not is_short and (alike < FEWEST_FRAMES or no_frames > MOST_BESIDE_FRAMES * self.count)
 
 
 def origin_s(container: av.container.InputContainer) -> float:
@@ -404,8 +401,8 @@ def _track_info(
     elif measure.is_by_chance:
         info.error_code = "not_media"
         info.error = (
-            f"expected an audio or video file, found data in which a few bytes look like {info.codec}: {measure.alike} of "
-            f"{measure.count} packets begin as frames of one stream do, which happens by chance"
+            f"expected an audio or video file, found data in which a few bytes look like {info.codec}, but its {measure.count} "
+            f"packets are no stream of frames"
         )
     elif not any(name == known or (known.endswith("_") and name.startswith(known)) for known in CODECS):
         info.error_code, info.error = (
