@@ -103,7 +103,7 @@ VORBIS_JITTER_S = 0.018
 # that look like a frame's begin. Where it had no more to go by, packets must begin as frames of one stream do.
 GUESSED_CONTAINERS = {"mp3", "mpeg", "mpegts"}
 MPEG_AUDIO = {"mp1", "mp2", "mp3"}
-FEWEST_FRAMES, MOST_BESIDE_FRAMES = 4, 0.5  # alike, and the share of packets that are none
+FEWEST_FRAMES, MOST_BESIDE_FRAMES = 8, 0.5  # alike, and the share of packets that are none
 LONGEST_PACKET_S = 1.0  # what a packet is believed of its length
 ASKED_EVERY = 16  # packets, whether they are encrypted
 MOST_ENCRYPTED = 0.5  # of a track whose rest is worth scanning
