@@ -50,7 +50,7 @@ def test_one_pass_and_single_seeks_cut_the_same(hummed):
     for index in range(5):
         assert np.array_equal(seeking[index].samples, passing[index].samples)
         assert np.array_equal(seeking[index].decoded, passing[index].decoded)
-        expected = waveform[0, 30 * RATE_HZ : 40 * RATE_HZ]
+    expected = waveform[0, 30 * RATE_HZ : 40 * RATE_HZ]
     assert np.abs(passing[0].samples[0] - expected).max() < 1e-4  # FLAC of 16 bit
     assert (passing[1].samples.shape[0], passing[1].heard) == (2, ("FL", "FR"))
     end = passing[3].part(55.0, 70.0)

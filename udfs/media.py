@@ -382,7 +382,7 @@ def _track_info(
     is_pcm = name.startswith("pcm_") and container in SEEK_EXACT_PCM_CONTAINERS
     info = TrackInfo(
         track=number,
-        codec=_plain_codec_name(name),
+        codec=measure.codec,
         container=container,
         language=stream.metadata.get("language"),
         sample_rate_hz=rate_hz,
