@@ -1,7 +1,7 @@
 """Sounds that are meant and resemble defects, made up: training hears them as part of clean sound.
 
-Rain, wind and the air of a room resemble hiss, surface noise of a record its clicks, held notes hum, a driven amplifier
-clipping, the edges of a synthesiser's waves and a drum's attack clicks. Each function draws one such sound: `(samples,
+Rain, wind, cymbals and the air of a room resemble hiss, surface noise of a record its clicks, held notes, bells and a
+telephone's tones hum, a driven amplifier clipping, the edges of a synthesiser's waves and a drum's attack clicks. Each function draws one such sound: `(samples,
 sample_rate, rng) -> float32 (samples,)` with an RMS of 1, none as steady, or none as flat, as the defect is. Recordings of
 the real thing are better where there are any.
 """
@@ -200,6 +200,83 @@ def _hit(sample_rate: int, rng: np.random.Generator) -> np.ndarray:
     return wave * np.exp(-time_s / decay_s) * np.minimum(1.0, np.arange(1, len(time_s) + 1) / attack)
 
 
+def cymbals(samples: int, sample_rate: int, rng: np.random.Generator) -> np.ndarray:
+    """Crash and ride cymbals, gongs: as dense as noise, but each hit dies away, highs first, and has a pitch here and there."""
+    top_hz = 0.48 * sample_rate
+    low_hz, bright_hz = log_uniform(rng, 200, 3_000), min(log_uniform(rng, 3_000, 12_000), 0.9 * top_hz)
+    decay_s = log_uniform(rng, 0.3, 4.0)
+    bands = [  # (noise, how long it rings against the others)
+        ([(20, -90), (low_hz, -12), (low_hz * 2, 0), (low_hz * 4, -25), (top_hz, -70)], 1.0),
+        ([(20, -90), (bright_hz / 4, -25), (bright_hz, 0), (top_hz, rng.uniform(-40, -10))], rng.uniform(0.2, 1.0)),
+    ]
+    period = round(log_uniform(rng, 0.15, 6.0) * sample_rate)
+    age_s = ((np.arange(samples) + rng.integers(period)) % period) / sample_rate  # since the last hit
+    attack = np.minimum(1.0, age_s / rng.uniform(0.0005, 0.01))
+    out = np.zeros(samples)
+    for levels, share in bands:
+        size = rng.lognormal(0, 0.5) * np.exp(-age_s / (share * decay_s))
+        out += size * shaped_noise(samples, sample_rate, rng, levels)
+    pitches_hz = log_uniform(rng, low_hz, min(8_000, top_hz), int(rng.integers(0, 40)))
+    for pitch_hz in pitches_hz:
+        ring = np.sin(2 * np.pi * pitch_hz / sample_rate * np.arange(samples) + rng.uniform(0, 6.3))
+        out += rng.exponential(0.1) * ring * np.exp(-age_s / (decay_s * rng.uniform(0.3, 1.5)))
+    return _at_rms_1(attack * out)
+
+
+def bells(samples: int, sample_rate: int, rng: np.random.Generator) -> np.ndarray:
+    """Bells, chimes, glasses, vibraphones: struck, with partials that are no overtones, and ringing long."""
+    time_s = np.arange(samples) / sample_rate
+    out = np.zeros(samples)
+    for _ in range(int(rng.integers(1, 4))):
+        pitch_hz = log_uniform(rng, 80, 2_500)
+        ratios = np.array([1.0, *rng.uniform(0.45, 6.5, rng.integers(1, 8))])
+        ratios = ratios[ratios * pitch_hz < 0.45 * sample_rate]
+        struck_s = rng.uniform(-2.0, 0.7) * samples / sample_rate
+        age_s = np.maximum(time_s - struck_s, 0.0)
+        attack = np.minimum(1.0, age_s / log_uniform(rng, 0.0003, 0.01))
+        for ratio in ratios:
+            beats = 2 * np.pi * rng.uniform(0.3, 8.0) * time_s + rng.uniform(0, 6.3)
+            beat = 1.0 + rng.uniform(0.0, 0.5) * np.sin(beats)
+            decay_s = log_uniform(rng, 0.2, 3.0) / ratio**0.5
+            ring = np.sin(2 * np.pi * ratio * pitch_hz * time_s + rng.uniform(0, 6.3))
+            out += rng.lognormal(-0.7 * (ratio > 1.0), 0.5) * attack * beat * np.exp(-age_s / decay_s) * ring
+    # With a little noise: in a short excerpt none may have been struck yet.
+    return _at_rms_1(out + 1e-6 * rng.standard_normal(samples))
+
+
+def signalling(samples: int, sample_rate: int, rng: np.random.Generator) -> np.ndarray:
+    """Tones of telephones, alarms and machines: two at a time that are no overtones of each other, or pulses of one.
+
+    A single one that goes on would be a hum.
+    """
+    is_pulsed = rng.random() < 0.6
+    tones = int(rng.integers(1, 3)) if is_pulsed else 2
+    period = round(log_uniform(rng, 0.06, 0.4) * sample_rate) if is_pulsed else samples
+    length = round(rng.uniform(0.3, 0.7) * period) if is_pulsed else samples
+    ramp = round(log_uniform(rng, 0.001, 0.02) * sample_rate)
+    fade = np.minimum(1.0, np.minimum(np.arange(1, length + 1), np.arange(length, 0, -1)) / ramp) if is_pulsed else 1.0
+    changes = rng.random() < 0.5  # from pulse to pulse, as when a number is dialled
+    sizes = 10.0 ** (rng.uniform(-6.0, 0.0, (tones, 1)) / 20.0)
+    pitches_hz = _unrelated(sample_rate, rng)[:tones, None]
+    out = np.zeros(samples + period)
+    for at in range(-int(rng.uniform(0.0, 1.0) * length) if is_pulsed else 0, samples, period):
+        turns = pitches_hz / sample_rate * np.arange(length) + rng.random((tones, 1))
+        pulse = fade * (sizes * np.sin(2 * np.pi * turns)).sum(axis=0)
+        out[max(at, 0) : at + length] += pulse[max(-at, 0) :]
+        if changes:
+            pitches_hz = _unrelated(sample_rate, rng)[:tones, None]
+    return _at_rms_1(out[:samples])
+
+
+def _unrelated(sample_rate: int, rng: np.random.Generator) -> np.ndarray:
+    """Two frequencies (Hz), neither an overtone of the other."""
+    while True:
+        pair_hz = log_uniform(rng, 150.0, min(2_500.0, 0.4 * sample_rate), 2)
+        ratio = pair_hz.max() / pair_hz.min()
+        if abs(ratio - round(ratio)) > 0.06:
+            return pair_hz
+
+
 def driven(waveform: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """A waveform (samples,) through an amplifier with a soft knee, as guitars are played, and a loudspeaker's band."""
     peak = max(float(np.abs(waveform).max(initial=0.0)), 1e-6)
@@ -218,6 +295,9 @@ SOUNDS: dict[str, Callable[[int, int, np.random.Generator], np.ndarray]] = {
     "held_notes": held_notes,
     "synthesiser": synthesiser,
     "drums": drums,
+    "cymbals": cymbals,
+    "bells": bells,
+    "signalling": signalling,
 }
 
 

@@ -36,7 +36,8 @@ LOW_RATE_SHARE = 0.3  # of them: at a lower rate that MP3 and AAC know
 LOW_RATE_FACTORS = {48_000: (2, 3, 6), 44_100: (2, 4)}
 LENGTH_POWER = 0.7  # how often a recording is drawn, by its length
 SILENT_SHARE = 0.02  # nothing but the last bit's noise
-MUTED_SHARE = 0.1  # with digital silence in it, as gates and edits leave it; what is planted sounds on in it
+MUTED_SHARE = 0.15  # with digital silence in it, as gates and edits leave it; what is planted sounds on in it
+CUT_SHARE = 0.4  # of these: it stops or begins there
 OFFSET_SHARE = 0.05  # not centred on zero
 WHISTLE_SHARE = 0.03  # with the whistle of a television's line frequency or the pilot of FM stereo
 WHISTLES_HZ = (15_625.0, 15_734.0, 19_000.0)
@@ -293,12 +294,16 @@ def stretch(channel: np.ndarray, low: int, high: int) -> np.ndarray:
 
 
 def muting(samples: int, sample_rate: int, rng: np.random.Generator) -> np.ndarray:
-    """A gain (samples,) of 1 with one to four stretches of 0, faded to in 0.1 to 30 ms."""
+    """A gain (samples,) of 1 with one to four stretches of 0, or one up to an end, faded to in 0.1 to 30 ms."""
     gain = np.ones(samples, dtype=np.float32)
-    for _ in range(int(rng.integers(1, 5))):
-        length = round(log_uniform(rng, 0.03, 0.8) * sample_rate)
-        start = int(rng.integers(-length // 2, samples - length // 2))
-        gain[max(start, 0) : max(start + length, 0)] = 0.0
+    if rng.random() < CUT_SHARE:
+        at = round(rng.uniform(0.03, 0.97) * samples)
+        gain[slice(at, None) if rng.random() < 0.5 else slice(at)] = 0.0
+    else:
+        for _ in range(int(rng.integers(1, 5))):
+            length = round(log_uniform(rng, 0.03, 0.8) * sample_rate)
+            start = int(rng.integers(-length // 2, samples - length // 2))
+            gain[max(start, 0) : max(start + length, 0)] = 0.0
     fade = signal.windows.hann(2 * round(log_uniform(rng, 1e-4, 0.03) * sample_rate) + 1)
     # Wider by the fade, then smoothed: 0 stays 0 to the sample.
     silent = ndimage.maximum_filter1d((gain == 0.0).astype(np.uint8), len(fade)) > 0

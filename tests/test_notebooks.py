@@ -32,7 +32,7 @@ def test_defects(tmp_path, monkeypatch, is_recording, music):
     pictures = [output for output in outputs if "image/png" in output.get("data", {})]
     players = [output for output in outputs if "<audio" in output.get("data", {}).get("text/html", "")]
     assert len(pictures) == 9
-    assert len(players) == 16
+    assert len(players) == 19
 
 
 @pytest.fixture(scope="module")

@@ -87,13 +87,17 @@ def test_defects_of_another_rate_are_those_of_a_file_that_is_resampled(tmp_path,
 
 def test_muting_is_silent_to_the_sample():
     rng = np.random.default_rng(0)
-    for _ in range(50):
-        gain = muting(57_600, 48_000, rng)
+    gains = [muting(57_600, 48_000, rng) for _ in range(50)]
+    for gain in gains:
         assert gain.shape == (57_600,)
         assert gain.dtype == np.float32
         assert 0.0 <= gain.min() <= gain.max() <= 1.0
-        assert 0.02 < (gain == 0.0).mean() < 1.0
+        assert 0.02 < (gain == 0.0).mean()
         assert np.abs(np.diff(gain)).max() < 0.25  # no shorter than a tenth of a millisecond from one to the other
+    assert sum(gain.max() == 1.0 for gain in gains) >= 48  # four long stretches may leave nothing
+    inner = [gain[4_800:-4_800] for gain in gains]  # without the margin, which is cut off later
+    cut_off = [(gain[0] == 1.0) != (gain[-1] == 1.0) and np.count_nonzero(np.diff(gain == 0.0)) == 1 for gain in inner]
+    assert sum(cut_off) > 10  # on one side of a moment there is sound, on the other none
 
 
 def test_what_is_planted_sounds_on_where_the_recording_is_muted(tmp_path, monkeypatch):
