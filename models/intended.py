@@ -205,7 +205,7 @@ def cymbals(samples: int, sample_rate: int, rng: np.random.Generator) -> np.ndar
     top_hz = 0.48 * sample_rate
     low_hz, bright_hz = log_uniform(rng, 200, 3_000), min(log_uniform(rng, 3_000, 12_000), 0.9 * top_hz)
     decay_s = log_uniform(rng, 0.3, 4.0)
-    bands = [  # (noise, how long it rings against the others)
+    bands: list[tuple[list[tuple[float, float]], float]] = [  # (noise, how long it rings against the others)
         ([(20, -90), (low_hz, -12), (low_hz * 2, 0), (low_hz * 4, -25), (top_hz, -70)], 1.0),
         ([(20, -90), (bright_hz / 4, -25), (bright_hz, 0), (top_hz, rng.uniform(-40, -10))], rng.uniform(0.2, 1.0)),
     ]

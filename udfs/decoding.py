@@ -13,14 +13,8 @@ from av.stream import Discard
 
 from udfs.blocks import Block, Joiner
 from udfs.decode_report import PACKET_ERROR, DecodeReport
-from udfs.media import (
-    LONGEST_PACKET_S,
-    MAX_CONSECUTIVE_ERRORS,
-    VORBIS_JITTER_S,
-    MediaError,
-    open_media,
-    origin_s,
-)
+from udfs.media import MAX_CONSECUTIVE_ERRORS, MediaError, open_media, origin_s
+from udfs.packets import LONGEST_PACKET_S, VORBIS_JITTER_S
 
 PRE_ROLL_S = 0.5  # lets MP3's bit reservoir, Opus' state and the resampler's filter settle before the span
 JITTER_S = 0.008  # time stamps closer than this to where the sample count says are rounding, not jumps
