@@ -1,6 +1,5 @@
 """Reads a catalogue: a folder of media files, or a table that lists them, here or on object storage."""
 
-import csv
 import json
 import os
 import stat
@@ -14,6 +13,7 @@ from urllib.parse import unquote_to_bytes, urlsplit
 
 from pyspark.sql import SparkSession
 
+from jobs import csv_table
 from jobs.launch import AuscultError
 from udfs import remote
 from udfs.decoder import encode_path
@@ -224,9 +224,7 @@ def _read_file(path: str) -> list[dict[str, Any]] | None:
     """Rows of a local file; None where its suffix names no format that is read here."""
     suffix = Path(path).suffix.lower()
     if suffix in {".csv", ".tsv"}:
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file, delimiter="\t" if suffix == ".tsv" else ",", strict=True)
-            return [{key: value or None for key, value in row.items() if key is not None} for row in reader]
+        return [row for _, row in csv_table.read(Path(path)).rows]
     if suffix in {".json", ".jsonl", ".ndjson"}:
         text = Path(path).read_text(encoding="utf-8-sig")
         rows = json.loads(text) if text.lstrip()[:1] == "[" else [json.loads(x) for x in text.splitlines() if x.strip()]
@@ -244,7 +242,9 @@ def _read_remote(spark: SparkSession, location: str) -> list[dict[str, Any]]:
     suffix = os.path.splitext(urlsplit(location).path)[1].lower()
     reader = spark.read
     if suffix in {".csv", ".tsv"}:
-        frame = reader.csv(location, header=True, sep="\t" if suffix == ".tsv" else ",", multiLine=True, escape='"')
+        header = reader.text(location).head()
+        separator = csv_table.separator_of(header[0] if header else "")
+        frame = reader.csv(location, header=True, sep=separator, multiLine=True, escape='"')
     elif suffix in {".json", ".jsonl", ".ndjson"}:
         frame = reader.json(location)
     elif suffix == ".parquet":

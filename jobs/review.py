@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from jobs import csv_table
 from jobs.launch import PROJECT, AuscultError, default_warehouse, log, run, session
 from jobs.literals import literal_frame
 
@@ -61,9 +62,10 @@ def read_verdicts(path: Path, causes: dict[str, tuple[str, ...]], reviewer: str 
     """Rows of a CSV of verdicts, checked; lines without a verdict are left out.
 
     Args:
-        path: columns defect, start_s, end_s, verdict and content_hash or title_id and track; optionally cause, note,
-            reviewer, reviewed_at (ISO 8601; else the file's own time, so that reading it twice adds nothing). Others
-            are ignored: a filled-in queue can be read back.
+        path: a file as `jobs.csv_table` reads it, with the columns defect, start_s, end_s, verdict and content_hash or
+            title_id and track; optionally cause, note, reviewer, reviewed_at (ISO 8601; else the file's own time, so
+            that reading it twice adds nothing). Others are ignored: a filled-in queue can be read back. Where it is
+            separated by semicolons, seconds may have a decimal comma.
         causes: see `vocabulary`.
         reviewer: for lines that name none.
 
@@ -71,11 +73,8 @@ def read_verdicts(path: Path, causes: dict[str, tuple[str, ...]], reviewer: str 
         AuscultError: what is wrong, with the line; nothing is taken in then.
     """
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            lines = list(reader)
-            columns = reader.fieldnames or []
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        columns, lines, separator = csv_table.read(path)
+    except (OSError, ValueError) as error:
         raise AuscultError(f"verdicts {path}: {error}") from error
     if missing := [name for name in NEEDED if name not in columns]:
         raise AuscultError(f"verdicts {path}: expected the columns {', '.join(NEEDED)}; {', '.join(missing)} not there")
@@ -83,9 +82,11 @@ def read_verdicts(path: Path, causes: dict[str, tuple[str, ...]], reviewer: str 
         raise AuscultError(f"verdicts {path}: expected a column content_hash, or title_id and track")
     rows = []
     written_at = datetime.fromtimestamp(int(path.stat().st_mtime), UTC)
-    for number, line in enumerate(lines, start=2):
+    for number, line in lines:
         if not (line["verdict"] or "").strip():
             continue
+        if separator == ";":
+            line |= {name: (line[name] or "").replace(",", ".") for name in ("start_s", "end_s")}
         try:
             rows.append(_verdict(line, causes, reviewer, written_at))
         except ValueError as error:
@@ -94,7 +95,7 @@ def read_verdicts(path: Path, causes: dict[str, tuple[str, ...]], reviewer: str 
 
 
 def _verdict(
-    line: dict[str, str], causes: dict[str, tuple[str, ...]], reviewer: str | None, written_at: datetime
+    line: dict[str, str | None], causes: dict[str, tuple[str, ...]], reviewer: str | None, written_at: datetime
 ) -> dict[str, Any]:
     def text(name: str) -> str | None:
         return (line.get(name) or "").strip() or None
@@ -106,7 +107,7 @@ def _verdict(
         raise ValueError(f"cause of {verdict}: expected one of {', '.join(causes[verdict])}, found {cause!r}")
     if who is None:
         raise ValueError("reviewer: expected a name, in the column reviewer or by --reviewer")
-    start_s, end_s = float(line["start_s"]), float(line["end_s"])
+    start_s, end_s = float(text("start_s") or "nan"), float(text("end_s") or "nan")
     if not 0 <= start_s < end_s:
         raise ValueError(f"expected 0 <= start_s < end_s, found {start_s:g} and {end_s:g}")
     if text("defect") is None:

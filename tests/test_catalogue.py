@@ -47,6 +47,20 @@ def test_tables_in_every_form_say_the_same(tmp_path, suffix, request):
     assert titles["2"].columns["genre"] is None
 
 
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_a_csv_as_a_spreadsheet_saves_it(tmp_path, separator, end):
+    rows = [["uri", "title_id", '"a; b, c"'], [f'"Hits{separator} the.wav"', "1", "é"], ["b.wav", "2", '"two\nlines"']]
+    text = "\ufeff" + end.join(separator.join(row) for row in rows) + end
+    (tmp_path / "x.csv").write_text(text, encoding="utf-8", newline="")
+    first, second = read(tmp_path / "x.csv").titles
+    assert (
+        first.uri == f"file://{tmp_path}/" + {",": "Hits%2C", ";": "Hits%3B", "\t": "Hits%09"}[separator] + "%20the.wav"
+    )
+    assert first.columns == {"a; b, c": "é"}
+    assert second.columns == {"a; b, c": "two\nlines"}
+
+
 def test_a_folder_loses_no_name(tmp_path):
     names = [
         b"plain.wav",
@@ -79,6 +93,9 @@ def test_a_folder_loses_no_name(tmp_path):
     [
         ("x.csv", "name\na\n", "row 1 has no uri"),
         ("x.csv", "uri,title_id\na,1\nb,1\n", "listed twice"),
+        ("x.csv", "uri,title_id\na.wav,1\nHits, the.wav,2\n", "line 3: expected 2 values as in the header, found 3"),
+        ("x.csv", 'uri,title_id\n"a.wav"b,1\n', "line 2: ',' expected after"),
+        ("x.csv", "uri\na.wav\nK\udce4fer.wav\n", "line 3: expected UTF-8, found the byte 0xe4; save it as"),
         ("x.json", "[1, 2]", "expected objects"),
         (
             "x.json",
@@ -92,7 +109,7 @@ def test_a_folder_loses_no_name(tmp_path):
     ],
 )
 def test_what_is_wrong_with_a_table(tmp_path, name, text, message):
-    (tmp_path / name).write_text(text)
+    (tmp_path / name).write_text(text, encoding="utf-8", errors="surrogateescape")
     with pytest.raises(AuscultError, match=message):
         read(tmp_path / name)
 

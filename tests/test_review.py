@@ -117,6 +117,20 @@ def analyse(spark, tmp_path):
     return rows
 
 
+def test_verdicts_from_a_spreadsheet_with_decimal_commas(tmp_path):
+    path = tmp_path / "v.csv"
+    text = (
+        '\ufefftitle_id;track;defect;start_s;end_s;verdict;note\r\nfilm;1;hum;12,5;40;genuine;"low, steady\r\nhum"\r\n'
+    )
+    path.write_text(text, encoding="utf-8", newline="")
+    causes = review.vocabulary(PROJECT / "conf" / "verdicts.yaml")
+    [row] = review.read_verdicts(path, causes, "ana")
+    assert (row["start_s"], row["end_s"], row["note"]) == (12.5, 40.0, "low, steady\r\nhum")
+    path.write_text(text.replace("40", "9").replace("film", "film\r\n;;;;;;\r\nfilm"), encoding="utf-8", newline="")
+    with pytest.raises(AuscultError, match="line 5: expected 0 <= start_s"):
+        review.read_verdicts(path, causes, "ana")
+
+
 def test_the_papers_arithmetic(spark, warehouse, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(spark, "stop", lambda: None)
     said = [(verdict, cause) for verdict, cause, count in PADAM for _ in range(count)]

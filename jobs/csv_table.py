@@ -1,0 +1,63 @@
+"""CSV files as people's spreadsheets save them: separated by comma, semicolon or tab, in UTF-8, with a header."""
+
+import csv
+import io
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+SEPARATORS = ",;\t"
+
+
+class CsvTable(NamedTuple):
+    """What such a file holds.
+
+    Args:
+        columns: the header's names.
+        rows: (number of the line that a row ends in, its values by column; None where there is none).
+        separator: of values; a semicolon where the spreadsheet writes numbers with a decimal comma.
+    """
+
+    columns: list[str]
+    rows: list[tuple[int, dict[str, str | None]]]
+    separator: str
+
+
+def read(path: Path) -> CsvTable:
+    """Read a file.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is not such a file; the message names the line and what to do.
+    """
+    content = path.read_bytes().removeprefix(b"\xef\xbb\xbf")
+    try:
+        text = content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise ValueError(
+            f"line {line}: expected UTF-8, found the byte 0x{content[error.start]:02x}; save it as CSV in UTF-8"
+        ) from error
+    separator = separator_of(text.partition("\n")[0])
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
+    rows = []
+    try:
+        for row in reader:
+            if None in row:
+                raise ValueError(
+                    f"line {reader.line_num}: expected {len(reader.fieldnames or [])} values as in the header, found "
+                    f"{len(row) - 1 + len(row[None])}; put a value that holds {separator!r} in double quotes"
+                )
+            rows.append((reader.line_num, {name: value or None for name, value in row.items()}))
+    except csv.Error as error:
+        raise ValueError(f"line {reader.reader.line_num}: {error}") from error
+    return CsvTable(list(reader.fieldnames or []), rows, separator)
+
+
+def separator_of(header: str) -> str:
+    """The separator of a header's names.
+
+    >>> separator_of("uri;title_id;station"), separator_of("uri")
+    (';', ',')
+    """
+    return max(SEPARATORS, key=re.sub(r'"[^"]*"', "", header).count)
