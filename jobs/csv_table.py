@@ -1,12 +1,14 @@
-"""CSV files as people's spreadsheets save them: separated by comma, semicolon or tab, in UTF-8, with a header."""
+"""CSV files that people open in spreadsheets, and save there: separated by comma, semicolon or tab, in UTF-8, with a header."""
 
 import csv
 import io
 import re
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 SEPARATORS = ",;\t"
+# Spreadsheets take a cell that begins so for a formula, quoted or not; the wide forms too in some languages.
+FORMULA = re.compile(r"\s*[=+\-@\uff1d\uff0b\uff0d\uff20]")
 
 
 class CsvTable(NamedTuple):
@@ -61,3 +63,18 @@ def separator_of(header: str) -> str:
     (';', ',')
     """
     return max(SEPARATORS, key=re.sub(r'"[^"]*"', "", header).count)
+
+
+def cell(value: Any) -> Any:
+    """A value as a file for spreadsheets has it: lists joined, and an apostrophe ahead of what would be run as a formula.
+
+    >>> cell(["FL", "FR"]), cell("=1+1"), cell(-1.5)
+    ('FL FR', "'=1+1", -1.5)
+    """
+    if isinstance(value, (list, tuple)):
+        value = " ".join(value)
+    # Python's reader and spreadsheets alike end a file at NUL or refuse it.
+    if isinstance(value, str):
+        value = value.replace("\0", "\ufffd")
+        return f"'{value}" if FORMULA.match(value) else value
+    return value

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
+from jobs import csv_table
 from jobs.timecode import Timeline, frames_to_timecode
 
 Row = dict[str, Any]
@@ -25,8 +26,6 @@ DETECTION_COLUMNS = (
     "content_hash", "defect", "start_s", "end_s", "detected_s", "peak_score", "channels", "model", "model_version",
     "threshold", "min_detected_s", "window_s", "verdict", "cause", "reviewer", "note", "reviewed_at",
 )  # fmt: skip
-# Spreadsheets take a cell that begins so for a formula, quoted or not; the wide forms too in some languages.
-FORMULA = re.compile(r"\s*[=+\-@\uff1d\uff0b\uff0d\uff20]")
 # What editing systems know as marker colours.
 COLOURS = {
     "genuine": "RED",
@@ -133,18 +132,8 @@ def csv_text(rows: Iterable[Row], timeline: Timeline | None = None) -> str:
     writer = csv.writer(out, lineterminator="\r\n")
     writer.writerow(columns)
     for row in in_order(rows):
-        writer.writerow([_cell(_placed(row, timeline).get(name)) for name in columns])
+        writer.writerow([csv_table.cell(_placed(row, timeline).get(name)) for name in columns])
     return out.getvalue()
-
-
-def _cell(value: Any) -> Any:
-    if isinstance(value, (list, tuple)):
-        value = " ".join(value)
-    # Python's reader and spreadsheets alike end a file at NUL or refuse it.
-    if isinstance(value, str):
-        value = value.replace("\0", "\ufffd")
-        return f"'{value}" if FORMULA.match(value) else value
-    return value
 
 
 def _placed(row: Row, timeline: Timeline | None) -> Row:

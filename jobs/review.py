@@ -311,7 +311,7 @@ def _write(frame: "DataFrame", out: Path | None, *, for_filling: bool) -> None:
         count = 0
         for row in frame.collect():
             values = row.asDict()
-            shown = [f"{value:.4g}" if isinstance(value, float) and not name.endswith("_s") else value
+            shown = [f"{value:.4g}" if isinstance(value, float) and not name.endswith("_s") else csv_table.cell(value)
                      for name, value in ((name, values[name]) for name in names)]  # fmt: skip
             writer.writerow([*shown, *("" for _ in blank)])
             count += 1

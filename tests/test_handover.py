@@ -1,6 +1,5 @@
 """Hand-over files but the EBU's reports, each read back by a reader of its own."""
 
-import doctest
 import json
 import re
 from datetime import UTC, datetime
@@ -11,16 +10,11 @@ from handovers import AWKWARD, NOW, PAL, ROWS, judged, read_csv, read_edl, read_
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jobs import export, handover, handover_ebu_qc, review
+from jobs import export, handover, review
 from jobs.handover import Handover, audacity_text, csv_text, edl_text, file_stem, json_text
 from jobs.launch import PROJECT
 from jobs.timecode import timeline
 from udfs.schemas import DETECTIONS, REVIEWS, TRACKS
-
-
-@pytest.mark.parametrize("module", [handover, handover_ebu_qc])
-def test_examples(module):
-    assert doctest.testmod(module).failed == 0
 
 
 def test_csv_has_every_detection():

@@ -1,6 +1,5 @@
 """Catalogues and warehouses on object storage, against a local S3 server."""
 
-import doctest
 import json
 import os
 import subprocess
@@ -105,10 +104,6 @@ def scratch(tmp_path, monkeypatch):
     remote.drop_copy()
     yield tmp_path
     remote.drop_copy()
-
-
-def test_examples_hold():
-    assert doctest.testmod(remote).failed == 0
 
 
 def test_a_copy_is_equal_kept_once_replaced_and_deleted(s3, place, scratch):

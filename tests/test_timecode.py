@@ -1,13 +1,11 @@
 """Timecode against a count of numbers by hand, known facts of drop-frame, and back to frames."""
 
-import doctest
 from fractions import Fraction
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jobs import timecode
 from jobs.launch import AuscultError
 from jobs.timecode import Timeline, count_frames, frames_to_timecode, read_frame_rate, timecode_to_frames, timeline
 
@@ -22,10 +20,6 @@ def numbers_of_an_hour(nominal, dropped):
             first = dropped if second == 0 and minute not in (0, 10, 20, 30, 40, 50) else 0
             for frame in range(first, nominal):
                 yield f"00:{minute:02d}:{second:02d}{mark}{frame:02d}"
-
-
-def test_examples():
-    assert doctest.testmod(timecode).failed == 0
 
 
 @pytest.mark.parametrize("text", RATES)
