@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from pyspark.sql import SparkSession
 
+    from jobs.labelled import LabelledCatalogue
     from jobs.registry import ResolvedModel
     from jobs.storage import Storage
 
@@ -129,7 +130,9 @@ class ClassEvaluation:
         return sorted(self.counts["clean_title_id"].unique())
 
 
-def count(spark: "SparkSession", labelled: "Storage", storage: "Storage", model: "ResolvedModel") -> ClassEvaluation:
+def count(
+    spark: "SparkSession", labelled: "LabelledCatalogue", storage: "Storage", model: "ResolvedModel"
+) -> ClassEvaluation:
     """Count what a version said of the segments of a labelled catalogue that its scan has scored.
 
     Raises:
@@ -145,7 +148,7 @@ def count(spark: "SparkSession", labelled: "Storage", storage: "Storage", model:
     clean = contract.clean_labels[0]
     classes = (clean, *contract.defects)
     mapped = [(label, clean if label in contract.clean_labels else label) for label in contract.labels]
-    labels = tables.read(spark, labelled, "labels")
+    labels = labelled.labels
     if strangers := {row.defect for row in labels.select("defect").distinct().collect()} - set(classes):
         log.warning("%s knows no %s: left out of its figures", model.shipped.key, ", ".join(sorted(strangers)))
     judged = spark.sql(
@@ -153,7 +156,7 @@ def count(spark: "SparkSession", labelled: "Storage", storage: "Storage", model:
         segments=tables.read(spark, storage, "segments").where(
             f"model = '{model.shipped.name}' AND model_version = '{model.shipped.version}'"
         ),
-        titles=tables.read(spark, labelled, "titles"),
+        titles=labelled.titles,
         labels=labels,
     ).persist()
     names = literal_frame(spark, mapped, "label string, class string")

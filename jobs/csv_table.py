@@ -17,12 +17,10 @@ class CsvTable(NamedTuple):
     Args:
         columns: the header's names.
         rows: (number of the line that a row ends in, its values by column; None where there is none).
-        separator: of values; a semicolon where the spreadsheet writes numbers with a decimal comma.
     """
 
     columns: list[str]
     rows: list[tuple[int, dict[str, str | None]]]
-    separator: str
 
 
 def read(path: Path) -> CsvTable:
@@ -53,7 +51,7 @@ def read(path: Path) -> CsvTable:
             rows.append((reader.line_num, {name: value or None for name, value in row.items()}))
     except csv.Error as error:
         raise ValueError(f"line {reader.reader.line_num}: {error}") from error
-    return CsvTable(list(reader.fieldnames or []), rows, separator)
+    return CsvTable(list(reader.fieldnames or []), rows)
 
 
 def separator_of(header: str) -> str:
@@ -63,6 +61,18 @@ def separator_of(header: str) -> str:
     (';', ',')
     """
     return max(SEPARATORS, key=re.sub(r'"[^"]*"', "", header).count)
+
+
+def number(value: Any) -> float:
+    """A number as spreadsheets write it: with a decimal point or, in half of the world, a decimal comma.
+
+    >>> number("12.5"), number("12,5"), number(12)
+    (12.5, 12.5, 12.0)
+
+    Raises:
+        ValueError: it is none.
+    """
+    return float(value.replace(",", ".") if isinstance(value, str) else value)
 
 
 def cell(value: Any) -> Any:

@@ -1,9 +1,10 @@
 """Measures model versions on a labelled catalogue.
 
-Reads: a folder that jobs/simulate.py wrote, model versions from the MLflow registry.
+Reads: a folder that jobs/simulate.py wrote, or a catalogue and a file of labels (jobs/labelled.py); model versions from
+    the MLflow registry.
 Writes: the Delta table evaluations in the warehouse; metrics and pictures in the MLflow run of each version.
 One row per: model version x facet x value x class x metric.
-Launch: spark-submit jobs/evaluate.py --catalogue OUT [--model models:/NAME/VERSION ...]
+Launch: spark-submit jobs/evaluate.py --catalogue CATALOGUE [--labels LABELS] [--model models:/NAME/VERSION ...]
 Takes: the time of a scan of the catalogue, once per version: it scans with jobs/scan.py what was not scanned before.
 """
 
@@ -16,16 +17,23 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from jobs import class_evaluation, event_evaluation
+from jobs import class_evaluation, event_evaluation, labelled
 from jobs.class_evaluation import ClassEvaluation
 from jobs.event_evaluation import EventEvaluation
-from jobs.launch import DEFAULT_MODEL_URI, AuscultError, log, run, session
+from jobs.launch import DEFAULT_MODEL_URI, AuscultError, default_warehouse, log, run, session
 
 
 def evaluate(
-    catalogue: str, warehouse: str, uris: list[str], settings: Path | None = None
+    catalogue: str, warehouse: str, uris: list[str], settings: Path | None = None, labels: str | None = None
 ) -> list[ClassEvaluation | EventEvaluation]:
     """Scan a labelled catalogue with model versions, as far as that was not done, and count what they said.
+
+    Args:
+        catalogue: folder that jobs/simulate.py wrote; with `labels` whatever jobs/scan.py takes.
+        warehouse: of the scans.
+        uris: of the versions.
+        settings: of the scans.
+        labels: file of labels (`jobs.labelled`).
 
     Raises:
         AuscultError: the catalogue is not a labelled one, a model is not to be had, or the scan failed.
@@ -35,33 +43,30 @@ def evaluate(
 
     models = registry.resolve(uris)
     spark = session("auscult evaluate")
-    labelled = Storage(spark, catalogue)
-    for name in ("titles", "labels"):
-        if not labelled.has_table(name):
-            raise AuscultError(
-                f"catalogue {catalogue}: expected the Delta tables titles and labels that jobs/simulate.py writes, "
-                f"found no {name}"
-            )
+    known = labelled.simulated(spark, catalogue) if labels is None else labelled.by_people(spark, catalogue, labels)
     # The versions, not the aliases: an alias that moves meanwhile must not change what is measured.
     chosen = [argument for model in models for argument in ("--model", f"models:/{model.shipped.key}")]
     given = [] if settings is None else ["--settings", str(settings)]
     with redirect_stdout(sys.stderr):  # the scan's report is not what this job prints
-        status = scan.main(["--catalogue", labelled.locate("titles"), "--warehouse", warehouse, *chosen, *given])
+        status = scan.main(["--catalogue", known.source, "--warehouse", warehouse, *chosen, *given])
     if status != 0:
         raise AuscultError(f"the scan of {catalogue} ended with status {status}; nothing was evaluated")
     storage = Storage(spark, warehouse)
     return [
         (event_evaluation if model.shipped.contract.frames > 1 else class_evaluation).count(
-            spark, labelled, storage, model
+            spark, known, storage, model
         )
         for model in models
     ]
 
 
-def located(catalogue: str, warehouse: str | None = None) -> tuple[str, str]:
-    """A labelled catalogue's folder, absolute, and the warehouse for its scans (by default inside it)."""
+def located(catalogue: str, warehouse: str | None = None, labels: str | None = None) -> tuple[str, str]:
+    """A labelled catalogue's place, absolute, and the warehouse for its scans.
+
+    By default that is inside a simulated catalogue, and the one of all scans where labels come from people.
+    """
     catalogue = catalogue if "://" in catalogue else str(Path(catalogue).resolve())
-    return catalogue, warehouse or f"{catalogue}/warehouse"
+    return catalogue, warehouse or (f"{catalogue}/warehouse" if labels is None else default_warehouse())
 
 
 def keep(
@@ -110,7 +115,16 @@ def keep(
 def main(argv: list[str]) -> int:
     """Evaluate and print."""
     parser = argparse.ArgumentParser(prog="evaluate.py", description=(__doc__ or "").split("\n\n")[0])
-    parser.add_argument("--catalogue", required=True, help="folder that jobs/simulate.py wrote")
+    parser.add_argument(
+        "--catalogue",
+        required=True,
+        help="folder that jobs/simulate.py wrote; with --labels any catalogue, as for jobs/scan.py",
+    )
+    parser.add_argument(
+        "--labels",
+        help="CSV, JSON, Parquet or Delta: title_id, defect (empty: fine), start_s, end_s, and where wanted track, "
+        "channels, group",
+    )
     parser.add_argument(
         "--model",
         action="append",
@@ -118,12 +132,15 @@ def main(argv: list[str]) -> int:
         help=f"repeatable, as for jobs/scan.py (default: {DEFAULT_MODEL_URI})",
     )
     parser.add_argument(
-        "--warehouse", help="where its segments and evaluations go (default: warehouse/ in the catalogue)"
+        "--warehouse",
+        help="where its segments and evaluations go (default: warehouse/ in the simulated catalogue, else as for "
+        "jobs/scan.py)",
     )
     parser.add_argument("--settings", type=Path, metavar="YAML", help="settings of the scan")
     options = parser.parse_args(argv)
-    catalogue, warehouse = located(options.catalogue, options.warehouse)
-    evaluations = evaluate(catalogue, warehouse, options.model or [DEFAULT_MODEL_URI], options.settings)
+    catalogue, warehouse = located(options.catalogue, options.warehouse, options.labels)
+    uris = options.model or [DEFAULT_MODEL_URI]
+    evaluations = evaluate(catalogue, warehouse, uris, options.settings, options.labels)
     rows = keep(evaluations, catalogue, warehouse)
     parts = []
     for module, kind in ((class_evaluation, ClassEvaluation), (event_evaluation, EventEvaluation)):

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from pyspark.sql import SparkSession
 
+    from jobs.labelled import LabelledCatalogue
     from jobs.registry import ResolvedModel
     from jobs.storage import Storage
 
@@ -161,7 +162,9 @@ def false_per_hour(counts: np.ndarray) -> np.ndarray:
 METRICS = {"f1": f1, "precision": precision, "recall": recall, "false_events_per_hour": false_per_hour}
 
 
-def count(spark: "SparkSession", labelled: "Storage", storage: "Storage", model: "ResolvedModel") -> EventEvaluation:
+def count(
+    spark: "SparkSession", labelled: "LabelledCatalogue", storage: "Storage", model: "ResolvedModel"
+) -> EventEvaluation:
     """Match what was found with what was planted: no more than one frame apart."""
     from pyspark.sql import functions as F
 
@@ -172,12 +175,12 @@ def count(spark: "SparkSession", labelled: "Storage", storage: "Storage", model:
     segments = tables.read(spark, storage, "segments").where(
         (F.col("model") == shipped.name) & (F.col("model_version") == shipped.version)
     )
-    titles = tables.read(spark, labelled, "titles")
+    titles = labelled.titles
     events = spark.sql(
         sql.text("event_matches"),
         segments=segments,
         titles=titles,
-        labels=tables.read(spark, labelled, "labels"),
+        labels=labelled.labels,
         label=label,
         tolerance_s=shipped.contract.frame_s,
     ).toPandas()

@@ -102,7 +102,9 @@ def register(weights: Path, name: str, run_id: str | None = None) -> str:
     return str(version.version)
 
 
-def promote(name: str, version: str, catalogue: str | None, force: str | None) -> tuple[bool, str]:
+def promote(
+    name: str, version: str, catalogue: str | None, force: str | None, labels: str | None = None
+) -> tuple[bool, str]:
     """Make a version the champion if it is not worse than the present one beyond noise.
 
     Both are measured on the same labelled catalogue; worse beyond noise means that the 95 % interval of the paired
@@ -112,8 +114,9 @@ def promote(name: str, version: str, catalogue: str | None, force: str | None) -
     Args:
         name: registered model.
         version: its version that would be champion.
-        catalogue: folder that jobs/simulate.py wrote; None where there is nothing to compare on.
+        catalogue: folder that jobs/simulate.py wrote, or any with `labels`; None where there is nothing to compare on.
         force: reason to promote without a comparison, kept as the tag `forced_because`.
+        labels: file of labels (`jobs.labelled`).
 
     Returns:
         Whether it is the champion now, and why.
@@ -134,7 +137,7 @@ def promote(name: str, version: str, catalogue: str | None, force: str | None) -
     elif catalogue is None:
         is_better, reason = False, f"not compared with the champion, version {champion}: give --compare-on"
     else:
-        is_better, reason = _compare(name, version, champion, catalogue)
+        is_better, reason = _compare(name, version, champion, catalogue, labels)
     client.update_model_version(name, version, description=reason)
     client.set_registered_model_alias(name, CHAMPION if is_better else CHALLENGER, version)
     if is_better and aliases.get(CHALLENGER) == version:
@@ -150,15 +153,15 @@ def _failure(uri: str) -> str | None:
     return None
 
 
-def _compare(name: str, version: str, champion: str, catalogue: str) -> tuple[bool, str]:
+def _compare(name: str, version: str, champion: str, catalogue: str, labels: str | None) -> tuple[bool, str]:
     import numpy as np
 
     from jobs import evaluate
     from jobs.evaluation_rows import SEED
 
-    catalogue, warehouse = evaluate.located(catalogue)
+    catalogue, warehouse = evaluate.located(catalogue, labels=labels)
     uris = [f"models:/{name}/{version}", f"models:/{name}/{champion}"]
-    new, old = evaluations = evaluate.evaluate(catalogue, warehouse, uris)
+    new, old = evaluations = evaluate.evaluate(catalogue, warehouse, uris, labels=labels)
     evaluate.keep(evaluations, catalogue, warehouse)
     if set(new.classes) != set(old.classes):
         return False, f"not comparable with version {champion}: classes {list(new.classes)}, there {list(old.classes)}"
@@ -181,12 +184,16 @@ def main(argv: list[str]) -> int:
     parser.add_argument(
         "--compare-on",
         metavar="CATALOGUE",
-        help="labelled catalogue of jobs/simulate.py on which a new version must not be worse than the champion",
+        help="labelled catalogue of jobs/simulate.py, or any with --labels, on which a new version must not be worse than "
+        "the champion",
     )
+    parser.add_argument("--labels", help="file of labels of that catalogue, as for jobs/evaluate.py")
     parser.add_argument(
         "--force", metavar="REASON", help="make it the champion without a comparison; the reason is kept"
     )
     options = parser.parse_args(argv)
+    if options.labels is not None and options.compare_on is None:
+        parser.error("--labels: expected with --compare-on")
     if options.force is not None and not options.force.strip():
         parser.error("--force: expected a reason")
     if options.shipped:
@@ -195,7 +202,7 @@ def main(argv: list[str]) -> int:
         networks = {options.name: _weights_of_run(options.run_id) if options.run_id else options.weights}
     for name, weights in networks.items():
         version = register(weights, name, options.run_id)
-        is_champion, reason = promote(name, version, options.compare_on, options.force)
+        is_champion, reason = promote(name, version, options.compare_on, options.force, options.labels)
         alias = CHAMPION if is_champion else CHALLENGER
         print(f"models:/{name}/{version} at {registry.tracking_uri()} is the {alias}: {reason}")
     return 0

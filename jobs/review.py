@@ -64,8 +64,7 @@ def read_verdicts(path: Path, causes: dict[str, tuple[str, ...]], reviewer: str 
     Args:
         path: a file as `jobs.csv_table` reads it, with the columns defect, start_s, end_s, verdict and content_hash or
             title_id and track; optionally cause, note, reviewer, reviewed_at (ISO 8601; else the file's own time, so
-            that reading it twice adds nothing). Others are ignored: a filled-in queue can be read back. Where it is
-            separated by semicolons, seconds may have a decimal comma.
+            that reading it twice adds nothing). Others are ignored: a filled-in queue can be read back.
         causes: see `vocabulary`.
         reviewer: for lines that name none.
 
@@ -73,7 +72,7 @@ def read_verdicts(path: Path, causes: dict[str, tuple[str, ...]], reviewer: str 
         AuscultError: what is wrong, with the line; nothing is taken in then.
     """
     try:
-        columns, lines, separator = csv_table.read(path)
+        columns, lines = csv_table.read(path)
     except (OSError, ValueError) as error:
         raise AuscultError(f"verdicts {path}: {error}") from error
     if missing := [name for name in NEEDED if name not in columns]:
@@ -85,8 +84,6 @@ def read_verdicts(path: Path, causes: dict[str, tuple[str, ...]], reviewer: str 
     for number, line in lines:
         if not (line["verdict"] or "").strip():
             continue
-        if separator == ";":
-            line |= {name: (line[name] or "").replace(",", ".") for name in ("start_s", "end_s")}
         try:
             rows.append(_verdict(line, causes, reviewer, written_at))
         except ValueError as error:
@@ -107,7 +104,7 @@ def _verdict(
         raise ValueError(f"cause of {verdict}: expected one of {', '.join(causes[verdict])}, found {cause!r}")
     if who is None:
         raise ValueError("reviewer: expected a name, in the column reviewer or by --reviewer")
-    start_s, end_s = float(text("start_s") or "nan"), float(text("end_s") or "nan")
+    start_s, end_s = (csv_table.number(text(name) or "nan") for name in ("start_s", "end_s"))
     if not 0 <= start_s < end_s:
         raise ValueError(f"expected 0 <= start_s < end_s, found {start_s:g} and {end_s:g}")
     if text("defect") is None:

@@ -22,7 +22,8 @@ def catalogue(spark):
         titles.append((title, f"clean{number % 4}", ["flac", "mp3"][number % 2], None))
         if defect != "no_defect":
             events = [(3.25, 9.5), (20.0, 20.001)]
-            labels.append((title, defect, defect, [0], [{"start_s": a, "end_s": b} for a, b in events], 0.3 * number))
+            events = [{"start_s": a, "end_s": b} for a, b in events]
+            labels.append((title, [0, None][number % 2], defect, defect, [0], events, 0.3 * number))
         for channel in (0, 1):
             for start in range(30):
                 is_hit = defect != "no_defect" and channel == 0 and (3 <= start < 10 or start == 20)
@@ -37,7 +38,7 @@ def catalogue(spark):
         "titles": spark.createDataFrame(titles, "title_id string, clean_title_id string, format string, kind string"),
         "labels": spark.createDataFrame(
             labels,
-            "title_id string, defect string, simulator string, channels array<int>, "
+            "title_id string, track int, defect string, simulator string, channels array<int>, "
             "events array<struct<start_s: double, end_s: double>>, severity double",
         ),
     }
@@ -109,6 +110,7 @@ def events(spark):
     labels = [
         (
             "a",
+            0,
             "click",
             "click_offset",
             [0],
@@ -116,9 +118,10 @@ def events(spark):
             0.5,
             "share of full scale",
         ),
-        ("b", "click", "underrun", [0, 1], [{"start_s": 1.0, "end_s": 1.02}], -4.5, "change, dB"),
+        ("b", 0, "click", "underrun", [0, 1], [{"start_s": 1.0, "end_s": 1.02}], -4.5, "change, dB"),
         (
             "c",
+            0,
             "hum",
             "hum",
             [0],
@@ -144,7 +147,7 @@ def events(spark):
         titles=spark.createDataFrame(titles, "title_id string, clean_title_id string, format string, kind string"),
         labels=spark.createDataFrame(
             labels,
-            "title_id string, defect string, simulator string, channels array<int>, "
+            "title_id string, track int, defect string, simulator string, channels array<int>, "
             "events array<struct<start_s: double, end_s: double>>, severity double, severity_unit string",
         ),
         label="click",

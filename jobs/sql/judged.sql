@@ -1,14 +1,14 @@
 -- What was there and what was said: truth beside scores.
 --
 -- Reads:  {segments}  the table segments, one model version
---         {titles}    files of a labelled catalogue (jobs/simulate.py)
---         {labels}    intervals planted in them
+--         {titles}    files of a labelled catalogue (jobs/labelled.py)
+--         {labels}    intervals planted in them; NULL of track or channels stands for all
 -- Grain:  one row per segment (title x track x channel x start)
 -- Truth:  a segment is defective where samples changed in it on its channel, by however little (the paper's rule)
 
 WITH events AS (  -- one row per stretch of changed samples
     SELECT
-        labels.title_id, labels.defect, labels.channels, labels.simulator, labels.severity,
+        labels.title_id, labels.track, labels.defect, labels.channels, labels.simulator, labels.severity,
         event.start_s,
         event.end_s
     FROM {labels} AS labels
@@ -37,5 +37,6 @@ LEFT JOIN events
     ON scored.title_id = events.title_id
     AND events.start_s < scored.end_s
     AND events.end_s > scored.start_s
-    AND (scored.channel = -1 OR ARRAY_CONTAINS(events.channels, scored.channel))
+    AND (events.track IS NULL OR events.track = scored.track)
+    AND (scored.channel = -1 OR events.channels IS NULL OR ARRAY_CONTAINS(events.channels, scored.channel))
 GROUP BY scored.title_id, scored.track, scored.channel, scored.start_s

@@ -1,0 +1,109 @@
+"""Model versions are measured on a catalogue of people's own, by a file of labels that they wrote."""
+
+import json
+
+import numpy as np
+import pytest
+import toy_models
+from signals import write
+
+from jobs import evaluate, labelled, register, sql
+from jobs.launch import AuscultError
+
+HEAD = "title_id;defect;start_s;end_s;channels;group\n"
+
+
+@pytest.fixture
+def films(tmp_path):
+    """Three films of 10 s: one with a loud stretch of 2.5 to 5.5 s on its right channel, one loud throughout, one quiet."""
+    folder, time_s = tmp_path / "films", np.arange(480_000) / 48_000
+    quiet = np.full((2, len(time_s)), 0.05, dtype=np.float32)
+    loud = np.full_like(quiet, 0.9)
+    half = quiet.copy()
+    half[1, (time_s >= 2.5) & (time_s < 5.5)] = 0.9
+    for name, waveform in {"half.wav": half, "loud.flac": loud, "quiet.wav": quiet, "unknown.wav": loud}.items():
+        write(folder / name, waveform)
+    return folder
+
+
+def test_a_version_is_measured_by_a_file_of_labels(home, films, spark, tmp_path, monkeypatch, capsys, caplog):
+    monkeypatch.setattr(spark, "stop", lambda: None)
+    toy_models.register(tmp_path, "level", toy_models.LEVEL_CODE, toy_models.LEVEL.to_metadata(), 48_000)
+    labels = tmp_path / "labels.csv"
+    labels.write_text(HEAD + "half.wav;loud;2,5;5,5;1;a\nloud.flac;loud;;;;a\nquiet.wav;;;;;a\nnowhere.wav;loud;;;;\n")
+    arguments = ["--catalogue", str(films), "--labels", str(labels), "--model", "models:/level@champion"]
+    assert evaluate.main(arguments) == 0
+    printed = capsys.readouterr()
+    assert "1 labelled titles are not in the catalogue and left out, the first: nowhere.wav" in caplog.text
+    # A segment counts where the stretch touches it: four on the right channel, of which two are loud for half a second only.
+    rows = spark.read.format("delta").load(str(home / "warehouse" / "evaluations")).collect()
+    found = {(row.facet_value, row.label, row.metric): (row.value, row.segments) for row in rows}
+    assert found["all", "loud", "recall"] == (pytest.approx(24 / 24), 24)
+    assert found["all", "quiet", "recall"] == (1.0, 36)
+    assert found["wav", "loud", "recall"][1] == 4
+    assert found["flac", "loud", "recall"] == (1.0, 20)
+    assert "| level/1 | 1.000 (" in printed.out
+
+    # The gate takes them, too: a version that hears nothing is worse.
+    deaf = toy_models.LEVEL_CODE.replace(".clip(0, 1)", ".clip(0, 0)")
+    version = toy_models.register(tmp_path, "level", deaf, toy_models.LEVEL.to_metadata(), 48_000, alias=None)
+    is_champion, reason = register.promote("level", version, str(films), None, str(labels))
+    assert not is_champion, reason
+    assert reason.startswith(f"worse than version 1 on {films}: balanced accuracy -0.5")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("name\nhalf.wav\n", "row 1: expected title_id and defect .*, found the columns name"),
+        (HEAD + "half.wav;loud;2;;;\n", "row 1: expected 0 <= start_s < end_s, found 2 and None"),
+        (HEAD + "quiet.wav;;;;;\nhalf.wav;loud;5;2;;\n", "row 2: expected 0 <= start_s < end_s, found 5 and 2"),
+        (HEAD + "half.wav;loud;soon;2;;\n", "row 1: start_s: expected a number, found 'soon'"),
+        (HEAD + "half.wav;loud;1;2;FR;\n", "row 1: channels: expected indices from 0, .*, found 'FR'"),
+        (HEAD + "elsewhere.wav;loud;1;2;;\n", "none of their titles is in the catalogue .*the first: 'elsewhere.wav'"),
+        (HEAD, "none of their titles is in the catalogue .*no rows"),
+    ],
+)
+def test_what_is_wrong_with_labels(films, spark, tmp_path, text, message):
+    path = tmp_path / "labels.csv"
+    path.write_text(text)
+    with pytest.raises(AuscultError, match=message):
+        labelled.by_people(spark, str(films), str(path))
+
+
+def test_a_label_holds_for_its_track_and_channels_or_for_all(films, spark, tmp_path):
+    rows = [
+        {"title_id": "half.wav", "defect": "loud", "start_s": 1, "end_s": 2, "track": 1, "channels": [0, 1]},
+        {"title_id": "quiet.wav", "defect": "loud", "start_s": 1, "end_s": 2, "group": "b"},
+    ]
+    (tmp_path / "labels.json").write_text(json.dumps(rows))
+    known = labelled.by_people(spark, str(films), str(tmp_path / "labels.json"))
+    scores = {"loud": 0.9, "quiet": 0.1}
+    event = [{"label": "loud", "start_s": 1.5, "end_s": 1.6, "scores": [0.9]}]
+    segments = spark.createDataFrame(
+        [
+            (title, track, channel, second, second + 1.0, scores, event if second == 1.0 and channel == 1 else [])
+            for title in ("half.wav", "quiet.wav")
+            for track in (0, 1)
+            for channel in (0, 1, 2)
+            for second in (0.0, 1.0, 2.0)
+        ],
+        "title_id string, track int, channel int, start_s double, end_s double, scores map<string, float>, "
+        "events array<struct<label: string, start_s: double, end_s: double, scores: array<float>>>",
+    )
+    judged = spark.sql(sql.text("judged"), segments=segments, titles=known.titles, labels=known.labels)
+    counted = judged.where("defect = 'loud'").groupBy("clean_title_id").count().collect()
+    assert {row.clean_title_id: row["count"] for row in counted} == {"half.wav": 2, "b": 6}
+    matched = spark.sql(
+        sql.text("event_matches"),
+        segments=segments, titles=known.titles, labels=known.labels, label="loud", tolerance_s=0.01,
+    ).toPandas()  # fmt: skip
+    counts = matched.groupby(["clean_title_id", "is_planted", "is_met"])["events"].sum().to_dict()
+    assert counts == {
+        ("half.wav", True, True): 1,  # on channel 1
+        ("half.wav", True, False): 1,  # on channel 0
+        ("half.wav", False, True): 1,
+        ("half.wav", False, False): 1,  # of the other track
+        ("b", True, True): 1,  # on whichever
+        ("b", False, True): 2,
+    }
