@@ -15,12 +15,17 @@ import uuid
 from contextlib import redirect_stdout
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jobs import class_evaluation, event_evaluation, labelled
 from jobs.class_evaluation import ClassEvaluation
 from jobs.event_evaluation import EventEvaluation
 from jobs.launch import DEFAULT_MODEL_URI, AuscultError, default_warehouse, log, run, session
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+    from jobs.storage import Storage
 
 
 def evaluate(
@@ -52,12 +57,30 @@ def evaluate(
     if status != 0:
         raise AuscultError(f"the scan of {catalogue} ended with status {status}; nothing was evaluated")
     storage = Storage(spark, warehouse)
+    for model in models:
+        _warn_of_unscored(spark, known, storage, model.shipped.key)
     return [
         (event_evaluation if model.shipped.contract.frames > 1 else class_evaluation).count(
             spark, known, storage, model
         )
         for model in models
     ]
+
+
+def _warn_of_unscored(spark: "SparkSession", known: labelled.LabelledCatalogue, storage: "Storage", key: str) -> None:
+    from jobs import tables
+
+    scored = tables.read(spark, storage, "tracks").where(f"array_contains(scored_with, '{key}')")
+    lost = sorted(
+        row.title_id for row in known.titles.join(scored, "title_id", "left_anti").select("title_id").collect()
+    )
+    if lost:
+        log.warning(
+            "%d labelled titles have no track that %s has scored, and are left out (tracks.error says why), the first: %s",
+            len(lost),
+            key,
+            lost[0],
+        )
 
 
 def located(catalogue: str, warehouse: str | None = None, labels: str | None = None) -> tuple[str, str]:

@@ -23,6 +23,7 @@ def films(tmp_path):
     half[1, (time_s >= 2.5) & (time_s < 5.5)] = 0.9
     for name, waveform in {"half.wav": half, "loud.flac": loud, "quiet.wav": quiet, "unknown.wav": loud}.items():
         write(folder / name, waveform)
+    (folder / "broken.wav").write_text("x")
     return folder
 
 
@@ -30,11 +31,16 @@ def test_a_version_is_measured_by_a_file_of_labels(home, films, spark, tmp_path,
     monkeypatch.setattr(spark, "stop", lambda: None)
     toy_models.register(tmp_path, "level", toy_models.LEVEL_CODE, toy_models.LEVEL.to_metadata(), 48_000)
     labels = tmp_path / "labels.csv"
-    labels.write_text(HEAD + "half.wav;loud;2,5;5,5;1;a\nloud.flac;loud;;;;a\nquiet.wav;;;;;a\nnowhere.wav;loud;;;;\n")
+    labels.write_text(
+        HEAD
+        + "half.wav;loud;2,5;5,5;1;a\nloud.flac;loud;;;;a\nquiet.wav;;;;;a\nbroken.wav;loud;;;;\nnowhere.wav;loud;;;;\n"
+    )
     arguments = ["--catalogue", str(films), "--labels", str(labels), "--model", "models:/level@champion"]
     assert evaluate.main(arguments) == 0
     printed = capsys.readouterr()
     assert "1 labelled titles are not in the catalogue and left out, the first: nowhere.wav" in caplog.text
+    assert "1 labelled titles have no track that level/1 has scored" in caplog.text
+    assert "the first: broken.wav" in caplog.text
     # A segment counts where the stretch touches it: four on the right channel, of which two are loud for half a second only.
     rows = spark.read.format("delta").load(str(home / "warehouse" / "evaluations")).collect()
     found = {(row.facet_value, row.label, row.metric): (row.value, row.segments) for row in rows}

@@ -349,7 +349,11 @@ EVALUATIONS = StructType(
     [
         _column("evaluation_id", StringType(), "One run of jobs/evaluate.py for one model version"),
         _column("evaluated_at", TimestampType(), "When"),
-        _column("catalogue", StringType(), "Labelled catalogue: folder that jobs/simulate.py wrote, or any with a file of labels"),
+        _column(
+            "catalogue",
+            StringType(),
+            "Labelled catalogue: folder that jobs/simulate.py wrote, or any with a file of labels",
+        ),
         _MODEL,
         _MODEL_VERSION,
         _column("facet", StringType(), "What the segments were split by: all, format, kind or severity"),
