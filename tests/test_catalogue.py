@@ -5,6 +5,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from jobs import catalogue
 from jobs.catalogue import read_catalogue
 from jobs.launch import AuscultError
 from jobs.settings import SIDECARS
@@ -59,6 +60,13 @@ def test_a_csv_as_a_spreadsheet_saves_it(tmp_path, separator, end):
     )
     assert first.columns == {"a; b, c": "é"}
     assert second.columns == {"a; b, c": "two\nlines"}
+
+
+def test_spark_reads_a_csv_of_elsewhere_as_it_is_read_here(tmp_path, spark):
+    for separator in (",", ";", "\t"):
+        path = tmp_path / "x.csv"
+        path.write_text(f'uri{separator}title_id\n"Hits{separator} ""the"".wav"{separator}1\n')
+        assert catalogue._read_remote(spark, str(path)) == catalogue._read_file(str(path))
 
 
 def test_a_folder_loses_no_name(tmp_path):
