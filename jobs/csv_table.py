@@ -43,10 +43,11 @@ def read(path: Path) -> CsvTable:
     rows = []
     try:
         for row in reader:
-            if None in row:
+            surplus = row.pop(None, None) or ()  # type: ignore[call-overload]
+            if any(surplus):  # empty cells at the end are nobody's loss
                 raise ValueError(
-                    f"line {reader.line_num}: expected {len(reader.fieldnames or [])} values as in the header, found "
-                    f"{len(row) - 1 + len(row[None])}; put a value that holds {separator!r} in double quotes"
+                    f"line {reader.line_num}: expected {len(row)} values as in the header, found {len(row) + len(surplus)}; "
+                    f"put a value that holds {separator!r} in double quotes"
                 )
             rows.append((reader.line_num, {name: value or None for name, value in row.items()}))
     except csv.Error as error:

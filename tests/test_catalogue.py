@@ -52,7 +52,7 @@ def test_tables_in_every_form_say_the_same(tmp_path, suffix, request):
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
 def test_a_csv_as_a_spreadsheet_saves_it(tmp_path, separator, end):
     rows = [["uri", "title_id", '"a; b, c"'], [f'"Hits{separator} the.wav"', "1", "é"], ["b.wav", "2", '"two\nlines"']]
-    text = "\ufeff" + end.join(separator.join(row) for row in rows) + end
+    text = "\ufeff" + end.join(separator.join(row) for row in rows) + 2 * separator + end
     (tmp_path / "x.csv").write_text(text, encoding="utf-8", newline="")
     first, second = read(tmp_path / "x.csv").titles
     assert (
