@@ -243,7 +243,7 @@ def _read_remote(spark: SparkSession, location: str) -> list[dict[str, Any]]:
     reader = spark.read
     if suffix in {".csv", ".tsv"}:
         header = reader.text(location).head()
-        separator = csv_table.separator_of(header[0] if header else "")
+        separator = csv_table.separator_of(urlsplit(location).path, header[0] if header else "")
         frame = reader.csv(location, header=True, sep=separator, multiLine=True, escape='"')
     elif suffix in {".json", ".jsonl", ".ndjson"}:
         frame = reader.json(location)

@@ -38,7 +38,7 @@ def read(path: Path) -> CsvTable:
         raise ValueError(
             f"line {line}: expected UTF-8, found the byte 0x{content[error.start]:02x}; save it as CSV in UTF-8"
         ) from error
-    separator = separator_of(text.partition("\n")[0])
+    separator = separator_of(path.name, text.partition("\n")[0])
     reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
     rows = []
     try:
@@ -55,12 +55,14 @@ def read(path: Path) -> CsvTable:
     return CsvTable(list(reader.fieldnames or []), rows)
 
 
-def separator_of(header: str) -> str:
-    """The separator of a header's names.
+def separator_of(name: str, header: str) -> str:
+    """The separator of a file by its name, where that says so, or by its header.
 
-    >>> separator_of("uri;title_id;station"), separator_of("uri")
+    >>> separator_of("a.csv", "uri;title_id;station"), separator_of("a.csv", "uri")
     (';', ',')
     """
+    if name.lower().endswith(".tsv"):
+        return "\t"
     return max(SEPARATORS, key=re.sub(r'"[^"]*"', "", header).count)
 
 

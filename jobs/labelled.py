@@ -16,7 +16,7 @@ Titles that it does not name count neither as broken nor as fine. jobs/tune.py r
 import math
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from jobs import csv_table
 from jobs.launch import AuscultError, log
@@ -48,6 +48,44 @@ class LabelledCatalogue:
     labels: "DataFrame"
 
 
+class LabelRow(NamedTuple):
+    """A row of a file of labels.
+
+    Args:
+        number: of the row, from 1.
+        title_id: as the catalogue has it.
+        defect: None where the title is fine.
+        group: None where the title stands for itself.
+        values: the whole row by column.
+    """
+
+    number: int
+    title_id: str
+    defect: str | None
+    group: str | None
+    values: dict[str, Any]
+
+
+def label_rows(spark: "SparkSession", location: str) -> list[LabelRow]:
+    """The rows of a file of labels.
+
+    Raises:
+        AuscultError: it cannot be read, or a row names no title, or there is no column of defects.
+    """
+    from jobs.catalogue import read_rows
+
+    rows = []
+    for number, row in enumerate(read_rows(spark, location, "labels"), start=1):
+        if not row.get("title_id") or "defect" not in row:
+            raise AuscultError(
+                f"labels {location}: row {number}: expected title_id and defect (empty where the title is fine), "
+                f"found the columns {', '.join(map(str, row))}"
+            )
+        defect, group = row["defect"] or None, row.get("group") or None
+        rows.append(LabelRow(number, str(row["title_id"]), defect, group, row))
+    return rows
+
+
 def simulated(spark: "SparkSession", folder: str) -> LabelledCatalogue:
     """A folder that jobs/simulate.py wrote.
 
@@ -76,22 +114,22 @@ def by_people(spark: "SparkSession", catalogue: str, location: str) -> LabelledC
     Raises:
         AuscultError: one of the two cannot be read, a row of the labels is wrong, or none is of a title of the catalogue.
     """
-    from jobs.catalogue import read_catalogue, read_rows
+    from jobs.catalogue import read_catalogue
     from jobs.settings import ScanSettings
 
-    rows = read_rows(spark, location, "labels")
+    rows = label_rows(spark, location)
     titles = {
         title.title_id: title for title in read_catalogue(spark, catalogue, ScanSettings().ignored_suffixes).titles
     }
     labels, groups = [], {}
-    for number, row in enumerate(rows, start=1):
+    for row in rows:
+        groups[row.title_id] = str(row.group or row.title_id)
+        if row.defect is None:
+            continue
         try:
-            title_id, label = _stretch(row)
+            labels.append((row.title_id, *_stretch(row.defect, row.values)))
         except ValueError as error:
-            raise AuscultError(f"labels {location}: row {number}: {error}") from error
-        groups[title_id] = str(row.get("group") or title_id)
-        if label is not None:
-            labels.append(label)
+            raise AuscultError(f"labels {location}: row {row.number}: {error}") from error
     known = [title_id for title_id in groups if title_id in titles]
     if not known:
         named = f"the first: {next(iter(groups))!r}" if groups else "the file has no rows"
@@ -109,15 +147,8 @@ def by_people(spark: "SparkSession", catalogue: str, location: str) -> LabelledC
     return LabelledCatalogue(catalogue, literal_frame(spark, described, _TITLES), literal_frame(spark, labels, _LABELS))
 
 
-def _stretch(row: dict[str, Any]) -> tuple[str, tuple[Any, ...] | None]:
-    """The title of a row, and its values in the order of `_LABELS`; None where the title is fine."""
-    if row.get("title_id") in (None, "") or "defect" not in row:
-        raise ValueError(
-            f"expected title_id and defect (empty where the title is fine), found the columns {', '.join(map(str, row))}"
-        )
-    title_id = str(row["title_id"])
-    if not row["defect"]:
-        return title_id, None
+def _stretch(defect: str, row: dict[str, Any]) -> tuple[Any, ...]:
+    """The values of a defective row in the order of `_LABELS`, from the second on."""
     start_s, end_s = (_number(row, name) for name in ("start_s", "end_s"))
     if start_s is None and end_s is None:
         start_s, end_s = 0.0, math.inf
@@ -134,16 +165,7 @@ def _stretch(row: dict[str, Any]) -> tuple[str, tuple[Any, ...] | None]:
             f"channels: expected indices from 0, separated by blanks, found {row['channels']!r}"
         ) from error
     stretch = {"start_s": start_s, "end_s": end_s}
-    return title_id, (
-        title_id,
-        None if track is None else int(track),
-        str(row["defect"]),
-        None,
-        indices,
-        [stretch],
-        None,
-        None,
-    )
+    return None if track is None else int(track), str(defect), None, indices, [stretch], None, None
 
 
 def _text(value: Any) -> str | None:

@@ -9,7 +9,7 @@ import yaml
 from pyspark.sql import DataFrame, SparkSession
 
 from jobs import sql, tables
-from jobs.catalogue import read_rows
+from jobs.labelled import label_rows
 from jobs.launch import AuscultError, log
 from jobs.literals import literal_frame
 from jobs.settings import OperatingPoint
@@ -103,14 +103,7 @@ def read_labels(spark: SparkSession, storage: Storage, location: str) -> Labelle
         rows = [(title, None, titles[title]) for title in titles]
         rows += [(title, defect, titles.get(title)) for title, defect in planted]
     else:
-        given = read_rows(spark, location, "labels")
-        for number, row in enumerate(given, start=1):
-            if not row.get("title_id") or "defect" not in row:
-                raise AuscultError(
-                    f"labels {location}: row {number}: expected title_id and defect (empty where the title is fine), "
-                    f"found the columns {', '.join(map(str, row))}"
-                )
-        rows = [(str(row["title_id"]), row["defect"] or None, row.get("group") or None) for row in given]
+        rows = [(row.title_id, row.defect, row.group) for row in label_rows(spark, location)]
     if not rows:
         raise AuscultError(f"labels {location}: there are no labelled titles")
     return _labelled(rows)

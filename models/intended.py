@@ -1,9 +1,9 @@
 """Sounds that are meant and resemble defects, made up: training hears them as part of clean sound.
 
 Rain, wind, cymbals and the air of a room resemble hiss, surface noise of a record its clicks, held notes, bells and a
-telephone's tones hum, a driven amplifier clipping, the edges of a synthesiser's waves and a drum's attack clicks. Each function draws one such sound: `(samples,
-sample_rate, rng) -> float32 (samples,)` with an RMS of 1, none as steady, or none as flat, as the defect is. Recordings of
-the real thing are better where there are any.
+telephone's tones hum, a driven amplifier clipping, the edges of a synthesiser's waves and a drum's attack clicks. Each
+function draws one such sound: `(samples, sample_rate, rng) -> float32 (samples,)` with an RMS of 1, none as steady, or none
+as flat, as the defect is. Recordings of the real thing are better where there are any.
 """
 
 from collections.abc import Callable

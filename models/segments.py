@@ -304,6 +304,8 @@ def muting(samples: int, sample_rate: int, rng: np.random.Generator) -> np.ndarr
             length = round(log_uniform(rng, 0.03, 0.8) * sample_rate)
             start = int(rng.integers(-length // 2, samples - length // 2))
             gain[max(start, 0) : max(start + length, 0)] = 0.0
+    if not gain.any():  # four long stretches may leave nothing
+        return muting(samples, sample_rate, rng)
     fade = signal.windows.hann(2 * round(log_uniform(rng, 1e-4, 0.03) * sample_rate) + 1)
     # Wider by the fade, then smoothed: 0 stays 0 to the sample.
     silent = ndimage.maximum_filter1d((gain == 0.0).astype(np.uint8), len(fade)) > 0

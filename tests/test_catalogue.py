@@ -62,6 +62,12 @@ def test_a_csv_as_a_spreadsheet_saves_it(tmp_path, separator, end):
     assert second.columns == {"a; b, c": "two\nlines"}
 
 
+def test_the_only_column_of_a_tsv_may_hold_commas(tmp_path):
+    (tmp_path / "x.tsv").write_text("uri\nHits, the.wav\n")
+    [title] = read(tmp_path / "x.tsv").titles
+    assert title.uri == f"file://{tmp_path}/Hits%2C%20the.wav"
+
+
 def test_spark_reads_a_csv_of_elsewhere_as_it_is_read_here(tmp_path, spark):
     for separator in (",", ";", "\t"):
         path = tmp_path / "x.csv"

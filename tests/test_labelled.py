@@ -15,7 +15,7 @@ HEAD = "title_id;defect;start_s;end_s;channels;group\n"
 
 @pytest.fixture
 def films(tmp_path):
-    """Three films of 10 s: one with a loud stretch of 2.5 to 5.5 s on its right channel, one loud throughout, one quiet."""
+    """Films of 10 s: a loud stretch of 2.5 to 5.5 s on the right channel, loud throughout (two), quiet; and one that is none."""
     folder, time_s = tmp_path / "films", np.arange(480_000) / 48_000
     quiet = np.full((2, len(time_s)), 0.05, dtype=np.float32)
     loud = np.full_like(quiet, 0.9)
@@ -44,7 +44,7 @@ def test_a_version_is_measured_by_a_file_of_labels(home, films, spark, tmp_path,
     # A segment counts where the stretch touches it: four on the right channel, of which two are loud for half a second only.
     rows = spark.read.format("delta").load(str(home / "warehouse" / "evaluations")).collect()
     found = {(row.facet_value, row.label, row.metric): (row.value, row.segments) for row in rows}
-    assert found["all", "loud", "recall"] == (pytest.approx(24 / 24), 24)
+    assert found["all", "loud", "recall"] == (1.0, 24)
     assert found["all", "quiet", "recall"] == (1.0, 36)
     assert found["wav", "loud", "recall"][1] == 4
     assert found["flac", "loud", "recall"] == (1.0, 20)

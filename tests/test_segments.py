@@ -92,9 +92,8 @@ def test_muting_is_silent_to_the_sample():
         assert gain.shape == (57_600,)
         assert gain.dtype == np.float32
         assert 0.0 <= gain.min() <= gain.max() <= 1.0
-        assert (gain == 0.0).mean() > 0.02
+        assert 0.02 < (gain == 0.0).mean() < 1.0
         assert np.abs(np.diff(gain)).max() < 0.25  # no shorter than a tenth of a millisecond from one to the other
-    assert sum(gain.max() == 1.0 for gain in gains) >= 48  # four long stretches may leave nothing
     inner = [gain[4_800:-4_800] for gain in gains]  # without the margin, which is cut off later
     cut_off = [(gain[0] == 1.0) != (gain[-1] == 1.0) and np.count_nonzero(np.diff(gain == 0.0)) == 1 for gain in inner]
     assert sum(cut_off) > 10  # on one side of a moment there is sound, on the other none
