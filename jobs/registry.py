@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from jobs.launch import AuscultError, home
-from udfs.contract import ContractError, ModelContract, ShippedModel, digest_of, load_predictor, refuse_pickles, try_out
+from udfs.contract import ContractError, ModelContract, ShippedModel, try_out
 from udfs.decoder_findings import DECODER
+from udfs.model_files import digest_of, load_predictor, refuse_pickles
 
 EXPERIMENT = "auscult"
 _URI = re.compile(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<version>\d+))")

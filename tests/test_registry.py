@@ -8,7 +8,8 @@ from mlflow_server import mlflow_server
 from jobs import launch, register, registry, scan
 from jobs.launch import AuscultError
 from udfs import contract
-from udfs.contract import ContractError, ModelContract, digest_of, front_end_s, load_predictor, predict
+from udfs.contract import ContractError, ModelContract, front_end_s, predict
+from udfs.model_files import digest_of, load_predictor, refuse_pickles
 
 
 def refused(uri):
@@ -90,8 +91,6 @@ def test_a_model_without_contract_is_refused_by_the_command(home, tmp_path):
 def test_a_pickle_in_a_model_is_refused_whatever_its_name(home, tmp_path, hidden):
     import pickle
     import zipfile
-
-    from udfs.contract import refuse_pickles
 
     toy_models.register_level(tmp_path)
     [model] = registry.resolve(["models:/level@champion"])

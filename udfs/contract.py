@@ -1,19 +1,15 @@
-"""What a registered model must say about itself to be scanned with, and how it is loaded.
+"""What a registered model must say about itself to be scanned with, and how it is asked.
 
 A model takes float32 waveforms (batch, samples) at full scale +-1 and returns probabilities
 (batch, labels), or (batch, frames, labels) where its contract says how many frames there are. Everything
-else it says in its MLflow metadata, under the key `auscult`; the scanner knows nothing more about it.
+else it says in its MLflow metadata, under the key `auscult`; the scanner knows nothing more about it. How its files
+are loaded is in `udfs.model_files`.
 """
 
-import hashlib
 import logging
 import math
-import os
-import re
 import sys
-import zipfile
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -177,69 +173,6 @@ class Predictor(Protocol):
         """Score a batch."""
 
 
-def digest_of(folder: Path) -> str:
-    """SHA-256 over the names and bytes of all files in a model's folder."""
-    digest = hashlib.sha256()
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        digest.update(path.relative_to(folder).as_posix().encode() + b"\0")
-        digest.update(hashlib.sha256(path.read_bytes()).digest())
-    return digest.hexdigest()
-
-
-# Formats that run code when they are read, by suffix and by how they begin.
-PICKLE_SUFFIXES = frozenset({".pkl", ".pickle", ".joblib", ".dill", ".pt", ".pth", ".ckpt", ".h5", ".keras"})
-_PICKLE = re.compile(rb"\x80[\x02-\x05]")
-
-
-def refuse_pickles(folder: Path, model: str) -> None:
-    """Raise ContractError where a model's folder holds a pickle, whatever its name: reading one runs what it holds.
-
-    A model's own Python code (models from code) is another matter: it can be read before it is registered, and it is
-    what a registry's permissions are about. An object that was pickled cannot.
-    """
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        with path.open("rb") as file:
-            head = file.read(4)
-        names = []
-        if head == b"PK\x03\x04" and zipfile.is_zipfile(path):
-            with zipfile.ZipFile(path) as archive:
-                names = archive.namelist()
-        if (
-            path.suffix.lower() in PICKLE_SUFFIXES
-            or _PICKLE.match(head)
-            or any(Path(name).suffix.lower() in PICKLE_SUFFIXES for name in names)
-        ):
-            raise ContractError(
-                f"{model} holds a pickle ({path.relative_to(folder).as_posix()}), which runs code when it is read; "
-                f"save the weights as safetensors and log the model from code (jobs/served_network.py does so)"
-            )
-
-
-def load_predictor(folder: Path, device: str, runtime: str = "torch") -> Predictor:
-    """Load a model from its files; no registry is asked.
-
-    Args:
-        folder: the model's artifacts, as MLflow stores them.
-        device: "cpu" or "cuda:N", passed to the model as its configuration.
-        runtime: what its code should run the network with on a CPU, passed likewise; models that know of no choice (no
-            `runtime` in the configuration they were logged with) run as they do.
-    """
-    import mlflow.pyfunc  # heavy, and needed only where a model really runs
-    from mlflow.models import Model
-
-    # Models that take a device in their configuration get it there; MLflow's own PyTorch flavour reads the variable.
-    os.environ["MLFLOW_DEFAULT_PREDICTION_DEVICE"] = device
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    os.environ.setdefault("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
-    flavour = Model.load(str(folder)).flavors.get("python_function", {})
-    taken = flavour.get("config") or {}
-    if runtime != "torch" and "runtime" not in taken:
-        log.warning("%s: its code knows of no choice of runtime and does not run with %s", folder, runtime)
-    config = {key: value for key, value in (("device", device), ("runtime", runtime)) if key in taken}
-    predictor: Predictor = mlflow.pyfunc.load_model(str(folder), model_config=config or None)
-    return predictor
-
-
 def front_end_s(predictor: Predictor) -> float:
     """Seconds that a model's front end took so far; 0 where the model's code does not count them.
 
@@ -275,7 +208,7 @@ def predict(predictor: Predictor, waveforms: np.ndarray, contract: ModelContract
     if answer is None:  # outside the handler: the traceback holds what the failed call had allocated
         _free_device_memory()
         return predict(predictor, waveforms, contract, model)
-    scores = np.asarray(answer, dtype=np.float32)
+    scores = np.asarray(_only_output(answer, model), dtype=np.float32)
     batch, labels = waveforms.shape[0], len(contract.labels)
     if contract.frames > 1:
         expected, fits = f"({batch}, {contract.frames}, {labels})", scores.shape == (batch, contract.frames, labels)
@@ -296,11 +229,24 @@ def predict(predictor: Predictor, waveforms: np.ndarray, contract: ModelContract
     return np.clip(scores, 0.0, 1.0)
 
 
+def _only_output(answer: Any, model: str) -> Any:
+    """The one output of a model that names its outputs, as those in ONNX and TensorFlow do."""
+    if not isinstance(answer, dict):
+        return answer
+    if len(answer) != 1:
+        raise ContractError(
+            f"{model}: expected one output, found {len(answer)}: {', '.join(map(repr, answer))}; log a model that returns "
+            f"only the probabilities"
+        )
+    return next(iter(answer.values()))
+
+
 def _is_out_of_memory(error: Exception) -> bool:
     """Whether a model failed for want of memory, of the host or of a GPU, by whatever library says so."""
     if isinstance(error, MemoryError) or type(error).__name__ in {"OutOfMemoryError", "ResourceExhaustedError"}:
         return True
-    return "can't allocate memory" in str(error) or "out of memory" in str(error)
+    said = str(error).lower()
+    return any(reason in said for reason in ("can't allocate memory", "failed to allocate memory", "out of memory"))
 
 
 def _free_device_memory() -> None:

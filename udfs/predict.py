@@ -18,8 +18,9 @@ from pyspark import SparkFiles, TaskContext
 from pyspark.sql.pandas.types import to_arrow_schema
 
 from udfs.batches import ROWS_PER_BATCH, SILENCE, Batch, ScanOptions, produce
-from udfs.contract import ModelContract, Predictor, ShippedModel, digest_of, front_end_s, load_predictor, predict
+from udfs.contract import ModelContract, Predictor, ShippedModel, front_end_s, predict
 from udfs.line_up import tone_hz
+from udfs.model_files import digest_of, load_predictor
 from udfs.runs import runs_of
 from udfs.schemas import SCORED
 from udfs.stages import StageClock
