@@ -1,9 +1,10 @@
 """Registers weights as a new version of a model, and makes it the champion if it is not worse than the present one.
 
-Reads: a safetensors file (`--weights`, default the shipped detector of artifacts), a training run (`--run-id`), or all that
-    is shipped (`--shipped`).
-Writes: a run and a model version in MLflow.
-Launch: spark-submit jobs/register.py [--weights FILE | --run-id ID | --shipped] [--name NAME] [--compare-on CATALOGUE]
+Reads: a safetensors file (`--weights`, default the shipped detector of artifacts), a training run (`--run-id`), all that
+    is shipped (`--shipped`), or a version that MLflow has already, of whatever code (`--model`).
+Writes: a run and a model version in MLflow; for `--model` only who is champion.
+Launch: spark-submit jobs/register.py [--weights FILE | --run-id ID | --shipped | --model URI] [--name NAME]
+    [--compare-on CATALOGUE]
 Takes: seconds (the first time about 15 more, in which MLflow prepares its database); with --compare-on the time of
     a scan of that catalogue.
 """
@@ -11,6 +12,7 @@ Takes: seconds (the first time about 15 more, in which MLflow prepares its datab
 import argparse
 import hashlib
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 from jobs import registry
@@ -180,7 +182,12 @@ def main(argv: list[str]) -> int:
     source.add_argument(
         "--shipped", action="store_true", help="register every shipped network, each under its own name"
     )
-    parser.add_argument("--name", default=SHIPPED_MODEL, help="registered model name")
+    source.add_argument(
+        "--model",
+        metavar="URI",
+        help="a version that is registered already, models:/NAME/VERSION, as mlflow.pytorch.log_model leaves it",
+    )
+    parser.add_argument("--name", help=f"registered model name (default: {SHIPPED_MODEL})")
     parser.add_argument(
         "--compare-on",
         metavar="CATALOGUE",
@@ -196,16 +203,28 @@ def main(argv: list[str]) -> int:
         parser.error("--labels: expected with --compare-on")
     if options.force is not None and not options.force.strip():
         parser.error("--force: expected a reason")
-    if options.shipped:
-        networks = {path.stem: path for path in sorted(checkpoint.WEIGHTS.glob("*.safetensors"))}
-    else:
-        networks = {options.name: _weights_of_run(options.run_id) if options.run_id else options.weights}
-    for name, weights in networks.items():
-        version = register(weights, name, options.run_id)
+    if options.name is not None and (options.shipped or options.model):
+        parser.error("--name: expected with --weights or --run-id; --shipped and --model have names of their own")
+    for name, version in _versions(options):
         is_champion, reason = promote(name, version, options.compare_on, options.force, options.labels)
         alias = CHAMPION if is_champion else CHALLENGER
         print(f"models:/{name}/{version} at {registry.tracking_uri()} is the {alias}: {reason}")
     return 0
+
+
+def _versions(options: argparse.Namespace) -> Iterator[tuple[str, str]]:
+    """Name and version of what is to be champion, registered where it is not yet."""
+    if options.model:
+        models = registry.resolve([options.model])
+        registry.check(models)
+        yield from ((model.shipped.name, model.shipped.version) for model in models)
+    elif options.shipped:
+        for weights in sorted(checkpoint.WEIGHTS.glob("*.safetensors")):
+            yield weights.stem, register(weights, weights.stem)
+    else:
+        name = options.name or SHIPPED_MODEL
+        weights = _weights_of_run(options.run_id) if options.run_id else options.weights
+        yield name, register(weights, name, options.run_id)
 
 
 def _weights_of_run(run_id: str) -> Path:

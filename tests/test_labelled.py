@@ -53,9 +53,11 @@ def test_a_version_is_measured_by_a_file_of_labels(home, films, spark, tmp_path,
     # The gate takes them, too: a version that hears nothing is worse.
     deaf = toy_models.LEVEL_CODE.replace(".clip(0, 1)", ".clip(0, 0)")
     version = toy_models.register(tmp_path, "level", deaf, toy_models.LEVEL.to_metadata(), 48_000, alias=None)
-    is_champion, reason = register.promote("level", version, str(films), None, str(labels))
-    assert not is_champion, reason
-    assert reason.startswith(f"worse than version 1 on {films}: balanced accuracy -0.5")
+    arguments = ["--model", f"models:/level/{version}", "--compare-on", str(films), "--labels", str(labels)]
+    assert register.main(arguments) == 0
+    told = capsys.readouterr().out.splitlines()[-1]
+    assert f"is the challenger: worse than version 1 on {films}: balanced accuracy -0.5" in told
+    assert told.startswith(f"models:/level/{version} at ")
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pytest
 import torch
 import toy_models
 
-from jobs import registry
+from jobs import register, registry
 from jobs.launch import AuscultError
 from udfs.contract import ContractError, ModelContract, predict
 from udfs.model_files import load_predictor, refuse_pickles
@@ -52,6 +52,8 @@ def test_a_module_logged_by_mlflow_is_scanned_with(exported):
     scores = predict(load_predictor(model.folder, "cpu"), noise, model.shipped.contract, "buzz/1")
     np.testing.assert_allclose(scores, expected, atol=1e-6)
     assert np.ptp(expected[:, 1]) > 1e-3
+    assert register.main(["--model", "models:/buzz/1"]) == 0
+    assert registry.resolve(["models:/buzz@champion"])[0].shipped == model.shipped
 
 
 def test_a_module_exported_on_a_cpu_runs_there_where_a_gpu_is_asked_for(exported, caplog):
@@ -101,7 +103,7 @@ def test_one_named_output_is_the_output(home, tmp_path, more, fits):
     [model] = registry.resolve(["models:/named@champion"])
     if not fits:
         with pytest.raises(AuscultError, match="named/1: expected one output, found 2: 'scores', 'logits'"):
-            registry.check([model])
+            register.main(["--model", "models:/named/1"])
         return
     registry.check([model])
     scores = predict(load_predictor(model.folder, "cpu"), np.ones((3, 48_000), np.float32), toy_models.LEVEL, "named/1")
