@@ -4,9 +4,10 @@ import json
 import os
 import stat
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote_to_bytes, urlsplit
@@ -15,10 +16,12 @@ from pyspark.sql import SparkSession
 
 from jobs import csv_table
 from jobs.launch import AuscultError
+from jobs.settings import ScanSettings
 from udfs import remote
 from udfs.decoder import encode_path
 from udfs.media import MediaError
 
+DEFAULTS = ScanSettings()
 STATUS_THREADS = 16  # a storage answers in some tens of milliseconds, and to many at once
 _CREDENTIALS = (
     "credentials_in_uri",
@@ -54,13 +57,13 @@ class Title:
 
 @dataclass(frozen=True)
 class Catalogue:
-    """Titles in a fixed order, and how many files were left out, by suffix."""
+    """Titles in a fixed order, and how many files and folders were left out, by suffix or name."""
 
     titles: list[Title]
     ignored: Counter
 
 
-def read_catalogue(spark: SparkSession, location: str, ignored_suffixes: tuple[str, ...]) -> Catalogue:
+def read_catalogue(spark: SparkSession, location: str, settings: ScanSettings = DEFAULTS) -> Catalogue:
     """Read a folder (searched recursively), a CSV, JSON or Parquet file, or a Delta table.
 
     Raises:
@@ -71,11 +74,11 @@ def read_catalogue(spark: SparkSession, location: str, ignored_suffixes: tuple[s
         raise AuscultError(f"catalogue {remote.redacted(location)}: {_CREDENTIALS[1]}")
     path = _on_disk(location)
     if path is None:
-        return _read_at(spark, location, ignored_suffixes)
+        return _read_at(spark, location, settings)
     if os.path.isdir(path) and not os.path.isdir(os.path.join(path, "_delta_log")):
         if not os.access(path, os.R_OK | os.X_OK):
             raise AuscultError(f"catalogue {location}: the folder cannot be read")
-        return _read_folder(path, ignored_suffixes)
+        return _read_folder(path, settings)
     base = path if os.path.isdir(path) else os.path.dirname(path)
     return Catalogue(_titles(read_rows(spark, location), location, base), Counter())
 
@@ -103,13 +106,13 @@ def read_rows(spark: SparkSession, location: str, what: str = "catalogue") -> li
     return rows
 
 
-def _read_at(spark: SparkSession, location: str, ignored_suffixes: tuple[str, ...]) -> Catalogue:
+def _read_at(spark: SparkSession, location: str, settings: ScanSettings) -> Catalogue:
     """Read a folder or table at a URI of elsewhere."""
     failed = None
     if remote.is_remote(location) and not location.lower().endswith(_TABLE_SUFFIXES):
         try:
             if not remote.is_folder(f"{location.rstrip('/')}/_delta_log"):
-                return _list_folder(location, ignored_suffixes)
+                return _list_folder(location, settings)
         except MediaError as error:
             if error.code == "not_found":
                 raise AuscultError(f"catalogue {location}: there is no such folder, table or bucket") from error
@@ -123,19 +126,44 @@ def _read_at(spark: SparkSession, location: str, ignored_suffixes: tuple[str, ..
     return Catalogue(_titles(rows, location, base), Counter())
 
 
-def _list_folder(location: str, ignored_suffixes: tuple[str, ...]) -> Catalogue:
+def _list_folder(location: str, settings: ScanSettings) -> Catalogue:
     """List a folder through pyarrow and not Spark, which loses hidden and partition-like names and fails on a colon."""
     ignored: Counter = Counter()
     titles = []
-    for key, status in remote.listing(location):
-        suffix = os.path.splitext(key)[1].lower()
-        name = os.path.basename(key).lower()
-        if suffix in ignored_suffixes or name in ignored_suffixes:
-            ignored[suffix or name] += 1
+    listing = remote.listing(location)
+    present = {key for key, _ in listing}
+    for key, status in listing:
+        if reason := _is_no_title(key, present, settings):
+            ignored[reason] += 1
             continue
         uri = f"{location.rstrip('/')}/{key}"
         titles.append(Title(key, uri, uri, status.size_bytes, status.modified_ns))
     return Catalogue(titles, ignored)
+
+
+def _is_no_title(key: str, present: Collection[str], settings: ScanSettings) -> str | None:
+    """Why a file of a catalogue folder is none of its titles: a suffix, or a folder's name with a slash; None if it is one.
+
+    Args:
+        key: its path in the folder.
+        present: all such paths.
+        settings: which suffixes and folders are left out.
+    """
+    *folders, name = key.split("/")
+    for folder in folders:
+        if _is_system_folder(folder, settings):
+            return f"{folder}/"
+    lower = name.lower()
+    suffix = os.path.splitext(lower)[1]
+    if suffix in settings.ignored_suffixes or lower in settings.ignored_suffixes:
+        return suffix or lower
+    # Apple's systems keep what another file system has no room for in such a file beside each (AppleDouble).
+    is_companion = name.startswith("._") and "/".join([*folders, name[2:]]) in present
+    return "._*" if is_companion else None
+
+
+def _is_system_folder(name: str, settings: ScanSettings) -> bool:
+    return any(fnmatchcase(name.lower(), pattern.lower()) for pattern in settings.ignored_folders)
 
 
 def _on_disk(location: str, what: str = "catalogue") -> str | None:
@@ -148,27 +176,31 @@ def _on_disk(location: str, what: str = "catalogue") -> str | None:
     return path
 
 
-def _read_folder(root: str, ignored_suffixes: tuple[str, ...]) -> Catalogue:
+def _read_folder(root: str, settings: ScanSettings) -> Catalogue:
     """List a folder on bytes: Spark's own listing loses hidden, partition-like and non-UTF-8 names."""
     ignored: Counter = Counter()
     titles = []
-    for path in sorted(_walk(os.fsencode(root))):
-        suffix = os.path.splitext(path)[1].decode("ascii", "replace").lower()
-        name = os.path.basename(path).decode("utf-8", "replace").lower()
-        if suffix in ignored_suffixes or name in ignored_suffixes:
-            ignored[suffix or name] += 1
+    paths = sorted(_walk(os.fsencode(root), settings, ignored))
+    keys = [os.fsdecode(os.path.relpath(path, os.fsencode(root))) for path in paths]
+    present = set(keys)
+    for path, key in zip(paths, keys, strict=True):
+        if reason := _is_no_title(key, present, settings):
+            ignored[reason] += 1
             continue
-        title_id = _readable(os.path.relpath(path, os.fsencode(root)))
-        titles.append(_title(title_id, "file://" + encode_path(path), path, {}))
+        titles.append(_title(_readable(os.fsencode(key)), "file://" + encode_path(path), path, {}))
     return Catalogue(titles, ignored)
 
 
-def _walk(folder: bytes) -> Iterator[bytes]:
+def _walk(folder: bytes, settings: ScanSettings, ignored: Counter) -> Iterator[bytes]:
     with os.scandir(folder) as entries:
         for entry in entries:
             if entry.is_dir(follow_symlinks=False):
+                name = os.fsdecode(entry.name)
+                if _is_system_folder(name, settings):  # not entered: snapshots hold the whole catalogue again
+                    ignored[f"{name}/"] += 1
+                    continue
                 try:
-                    yield from _walk(entry.path)
+                    yield from _walk(entry.path, settings, ignored)
                 except PermissionError as error:
                     # Silently skipping a folder would lose titles.
                     raise AuscultError(f"catalogue: folder {_readable(entry.path)} cannot be read") from error

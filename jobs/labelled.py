@@ -115,12 +115,9 @@ def by_people(spark: "SparkSession", catalogue: str, location: str) -> LabelledC
         AuscultError: one of the two cannot be read, a row of the labels is wrong, or none is of a title of the catalogue.
     """
     from jobs.catalogue import read_catalogue
-    from jobs.settings import ScanSettings
 
     rows = label_rows(spark, location)
-    titles = {
-        title.title_id: title for title in read_catalogue(spark, catalogue, ScanSettings().ignored_suffixes).titles
-    }
+    titles = {title.title_id: title for title in read_catalogue(spark, catalogue).titles}
     labels, groups = [], {}
     for row in rows:
         groups[row.title_id] = str(row.group or row.title_id)

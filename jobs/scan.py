@@ -81,11 +81,11 @@ def main(argv: list[str]) -> int:
     from jobs.storage import Storage, absolute
     from udfs.decoder_findings import DECODER
 
-    catalogue = read_catalogue(spark, options.catalogue, settings.ignored_suffixes)
+    catalogue = read_catalogue(spark, options.catalogue, settings)
     titles = catalogue.titles[: options.limit]
     if catalogue.ignored:
-        left_out = ", ".join(f"{count} {suffix}" for suffix, count in catalogue.ignored.most_common(8))
-        log.info("left out, by suffix (setting ignored_suffixes): %s", left_out)
+        left_out = ", ".join(f"{count} {reason}" for reason, count in catalogue.ignored.most_common(8))
+        log.info("left out (settings ignored_suffixes, ignored_folders): %s", left_out)
     if not titles:
         raise AuscultError(f"catalogue {options.catalogue}: there are no titles in it")
     warehouse = absolute(options.warehouse)

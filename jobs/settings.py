@@ -77,6 +77,26 @@ SIDECARS = (
     ".zip",
     ".ds_store",
 )
+# Folders that file systems, stores and desktops keep for themselves: waste bins, snapshots, thumbnails.
+SYSTEM_FOLDERS = (
+    "lost+found",
+    ".snapshot",
+    ".snapshots",
+    ".zfs",
+    "#snapshot",
+    "#recycle",
+    "@eadir",
+    ".trash*",
+    "$recycle.bin",
+    "recycler",
+    "system volume information",
+    ".spotlight-v100",
+    ".fseventsd",
+    ".temporaryitems",
+    ".documentrevisions-v100",
+    ".appledouble",
+    "__macosx",
+)
 DEFAULT_POINTS = {
     "default": OperatingPoint(),
     "hum": OperatingPoint(threshold=0.93, min_detected_s=6.0, window_s=20.0, ignored_channels=("LFE",)),
@@ -109,6 +129,7 @@ class ScanSettings:
     max_rejected_share: float = 0.5
     max_crashed_titles: int = 20
     ignored_suffixes: tuple[str, ...] = SIDECARS
+    ignored_folders: tuple[str, ...] = SYSTEM_FOLDERS
     operating_points: dict[str, OperatingPoint] = field(default_factory=lambda: dict(DEFAULT_POINTS))
 
     def operating_point(self, defect: str, model: str = "") -> OperatingPoint:

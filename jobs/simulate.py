@@ -123,12 +123,11 @@ def main(argv: list[str]) -> int:
     from pyspark.sql import functions as F
 
     from jobs.catalogue import read_catalogue
-    from jobs.settings import ScanSettings
     from jobs.storage import Storage
     from udfs.schemas import LABELS, SIMULATED, SIMULATION, SIMULATION_ORDERS
     from udfs.simulation import simulate_batches
 
-    titles = read_catalogue(spark, options.catalogue, ScanSettings().ignored_suffixes).titles[: options.limit]
+    titles = read_catalogue(spark, options.catalogue).titles[: options.limit]
     rows = orders(titles, options.out, options)
     if not rows:
         raise AuscultError(f"catalogue {options.catalogue}: there are no titles in it")

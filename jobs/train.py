@@ -34,10 +34,9 @@ def decode_to_cache(clean: str, cache: Path, settings: TrainingSettings) -> list
     Files that are there already are kept; recordings that cannot be decoded are left out and counted.
     """
     from jobs.catalogue import read_catalogue
-    from jobs.settings import ScanSettings
 
     spark = session("auscult train")
-    titles = read_catalogue(spark, clean, ScanSettings().ignored_suffixes).titles
+    titles = read_catalogue(spark, clean).titles
     wanted = {}
     for title in titles:
         name = hashlib.sha256(

@@ -8,7 +8,7 @@ import pytest
 from jobs import catalogue
 from jobs.catalogue import read_catalogue
 from jobs.launch import AuscultError
-from jobs.settings import SIDECARS
+from jobs.settings import ScanSettings
 
 ROWS = [
     {"title_id": "1", "uri": "a.wav", "genre": "news", "year": 1999},
@@ -18,7 +18,7 @@ ROWS = [
 
 
 def read(location, spark=None):
-    return read_catalogue(spark, str(location), SIDECARS)
+    return read_catalogue(spark, str(location))
 
 
 @pytest.mark.parametrize("suffix", ["csv", "tsv", "json", "jsonl", "parquet", "delta"])
@@ -100,6 +100,33 @@ def test_a_folder_loses_no_name(tmp_path):
     assert len({title.title_id for title in found.titles}) == len(found.titles)
     assert sum(found.ignored.values()) == 2
     assert all(title.title_id.encode() for title in found.titles)
+
+
+def test_what_systems_keep_beside_titles_is_no_title(tmp_path):
+    """Waste bins and snapshots are not entered; Apple's files beside others are left out, those by themselves are not."""
+    kept = [
+        "film.mov",
+        "._alone.mov",
+        ".hidden.mov",
+        "season 1/._x/a.mov",
+        "season 1/a.mov",
+        "trash/b.mov",
+        "recycle/c.mov",
+    ]
+    left_out = ["._film.mov", "season 1/._a.mov"]
+    not_entered = ["lost+found/x", "#Recycle/film.mov", "season 1/@eaDir/a.mov/INDEX", ".Trash-1000/files/film.mov"]
+    not_entered += [".snapshot/hourly.0/film.mov", "System Volume Information/x", "$RECYCLE.BIN/S-1-5/film.mov"]
+    for name in [*kept, *left_out, *not_entered]:
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    found = read(tmp_path)
+    assert [title.title_id for title in found.titles] == sorted(kept)
+    assert found.ignored["._*"] == 2
+    assert found.ignored["@eaDir/"] == found.ignored["lost+found/"] == 1
+    assert sum(found.ignored.values()) == len(left_out) + len(not_entered)
+    everything = catalogue.read_catalogue(None, str(tmp_path), ScanSettings(ignored_folders=()))
+    assert len(everything.titles) == len(kept) + len(not_entered)
 
 
 @pytest.mark.parametrize(

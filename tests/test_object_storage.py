@@ -16,7 +16,6 @@ from signals import music_like, write
 from jobs import planner, scan
 from jobs.catalogue import read_catalogue
 from jobs.launch import PROJECT, AuscultError
-from jobs.settings import SIDECARS
 from jobs.storage import Storage, absolute
 from udfs import remote
 from udfs.decoder import Decoder, decode_path
@@ -70,7 +69,8 @@ def place(s3, module_folder):
     for number, name in enumerate(NAMES):
         music = music_like(5.5, 48_000, np.random.default_rng(number)) * 0.5
         s3.upload_file(write(folder / "titles" / name, music), "media", f"titles/{name}")
-    s3.put_object(Bucket="media", Key="titles/cover.JPG", Body=b"x")
+    for name in ("cover.JPG", "._a b.flac", ".Trash-1000/files/a b.flac"):
+        s3.put_object(Bucket="media", Key=f"titles/{name}", Body=b"x")
     (folder / "settings.yaml").write_text(
         "operating_points: {loud: {threshold: 0.01, min_detected_s: 1, window_s: 2}}\nspan_s: 2\n"
     )
@@ -163,7 +163,7 @@ def test_why_there_is_no_copy(s3, place, scratch, tmp_path, monkeypatch):
     try:
         (tmp_path / "list.csv").write_text("uri\ns3://media/a.flac\n")
         with pytest.raises(AuscultError, match=r"storage failed.*run the same command again"):
-            read_catalogue(None, str(tmp_path / "list.csv"), SIDECARS)
+            read_catalogue(None, str(tmp_path / "list.csv"))
     finally:
         remote._file_system.cache_clear()
 
@@ -196,28 +196,28 @@ def test_nothing_is_opened_but_by_descriptor(s3, scratch):
 )
 def test_credentials_in_a_uri_are_refused_and_not_kept(tmp_path, uri):
     (tmp_path / "list.csv").write_text(f'uri\n"{uri}"\n')
-    [title] = read_catalogue(None, str(tmp_path / "list.csv"), SIDECARS).titles
+    [title] = read_catalogue(None, str(tmp_path / "list.csv")).titles
     assert title.path is None
     assert title.refused[0] == "credentials_in_uri"
     assert not any(secret in str(title) for secret in SECRETS)
-    for refuse in (lambda: read_catalogue(None, uri, SIDECARS), lambda: absolute(uri)):
+    for refuse in (lambda: read_catalogue(None, uri), lambda: absolute(uri)):
         with pytest.raises(AuscultError, match="take it out") as caught:
             refuse()
         assert not any(secret in str(caught.value) for secret in SECRETS)
 
 
 def test_a_folder_in_a_bucket_loses_no_name(s3, place):
-    found = read_catalogue(None, "s3a://media/titles/", SIDECARS)
+    found = read_catalogue(None, "s3a://media/titles/")
     assert [title.title_id for title in found.titles] == sorted(NAMES)
-    assert found.ignored == {".jpg": 1}
+    assert found.ignored == {".jpg": 1, "._*": 1, ".Trash-1000/": 1}
     for title in found.titles:
         assert title.uri == title.path == f"s3a://media/titles/{title.title_id}"
         assert title.size_bytes == (place / "titles" / title.title_id).stat().st_size
         assert abs(title.modified_ns / 1e9 - time.time()) < 3600
     with pytest.raises(AuscultError, match="there is no such"):
-        read_catalogue(None, "s3a://media/nothing/here", SIDECARS)
+        read_catalogue(None, "s3a://media/nothing/here")
     with pytest.raises(AuscultError, match="there is no such"):
-        read_catalogue(None, "s3a://nowhere", SIDECARS)
+        read_catalogue(None, "s3a://nowhere")
 
 
 @pytest.mark.chaos
