@@ -49,10 +49,10 @@ SYSTEM_FOLDERS = (
 )  # fmt: skip
 DEFAULT_POINTS = {
     "default": OperatingPoint(),
-    "hum": OperatingPoint(threshold=0.93, min_detected_s=6.0, window_s=20.0, ignored_channels=("LFE",)),
+    "hum": OperatingPoint(threshold=0.94, min_detected_s=6.0, window_s=20.0, ignored_channels=("LFE",)),
     "hiss": OperatingPoint(threshold=0.998, min_detected_s=6.0, window_s=20.0),
     "distortion": OperatingPoint(threshold=0.99, min_detected_s=6.0, window_s=20.0),
-    "click": OperatingPoint(threshold=0.96, min_detected_s=4.0, window_s=20.0),
+    "click": OperatingPoint(threshold=0.95, min_detected_s=4.0, window_s=20.0),
     "clicks/click": OperatingPoint(threshold=0.98, min_detected_s=0.002, window_s=10.0),
     "mp3-glitches/mp3_glitch": OperatingPoint(threshold=0.95, min_detected_s=0.3, window_s=10.0),
     "decoder/packet_error": OperatingPoint(min_detected_s=0.001, window_s=10.0),
