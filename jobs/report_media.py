@@ -9,6 +9,9 @@ PICTURE_S = 90.0  # longest stretch of a picture: a click of 10 ms is still a pi
 # Length of a clip and bits per second of one channel, from the best to what still tells hiss from rain.
 STEPS = ((60.0, 64_000), (60.0, 48_000), (45.0, 40_000), (40.0, 32_000), (30.0, 32_000), (30.0, 24_000))
 STEREO_SHARE = 1.5  # of one channel's bit rate: left and right have much in common
+BRIEF_S = (
+    0.1  # detected for less, as clicks are: nobody sees it in such a picture, so that its samples are drawn as well
+)
 PICTURE_BYTES = 35_000  # of a busy picture; real ones are counted once they are drawn
 CLIP_OVERHEAD = 1.1
 BASE64_SHARE = 4 / 3
@@ -27,6 +30,19 @@ class Window:
     def length_s(self) -> float:
         """How long it is."""
         return self.end_s - self.start_s
+
+
+@dataclass(frozen=True)
+class CloseUp:
+    """Samples around a moment.
+
+    Args:
+        start_s: time of the first, seconds from the title's zero.
+        samples: by heard channel, `udfs.stretches.RATE_HZ` a second, full scale +-1.
+    """
+
+    start_s: float
+    samples: list[list[float]]
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from jobs.analyses import analysis
 from jobs.launch import AuscultError, log
 from jobs.literals import literal_frame
 from jobs.report_content import Entry
-from jobs.report_media import HANDLE_S, STEREO_SHARE, MediaPlan
+from jobs.report_media import BRIEF_S, HANDLE_S, STEREO_SHARE, CloseUp, MediaPlan
 from jobs.storage import Storage
 from udfs.clips import CLIP_ORDERS, CLIPS, clip_udf
 from udfs.remote import path_of
@@ -35,6 +35,7 @@ class Medium:
     warnings: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     clip_end_s: float | None = None
+    close_up: CloseUp | None = None
 
 
 class Source:
@@ -198,6 +199,7 @@ def _order(entry: Entry, plan: MediaPlan) -> dict[str, Any] | None:
         "from_s": entry.shown.start_s, "to_s": entry.shown.end_s,
         "clip_start_s": entry.clip.start_s, "clip_end_s": entry.clip.end_s,
         "bit_rate": round(plan.bit_rate * share) if has_clip else None, "has_picture": has_picture,
+        "close_up_s": row["start_s"] if has_picture and row["detected_s"] <= BRIEF_S else None,
     }  # fmt: skip
 
 
@@ -245,4 +247,5 @@ def _medium(entry: Entry, answer: Any) -> Medium:
         warnings,
         notes,
         answer.clip_end_s,
+        CloseUp(answer.close_up_start_s, answer.close_up) if answer.close_up and answer.close_up[0] else None,
     )

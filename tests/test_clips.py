@@ -82,3 +82,26 @@ def test_pictures_show_clicks_and_short_stretches():
     drawn = Image.open(io.BytesIO(spectrogram.spectrogram(short, 7.0, (7.0, 9.0), (7.0, 9.0), 4_000)))
     brightness = np.asarray(drawn.convert("RGB"), dtype=float).sum(axis=2)[30:200, left + 3 : right - 3]
     assert brightness.mean(axis=0).min() > 150  # no column without a level
+
+
+@pytest.mark.parametrize(("moment_s", "first_s"), [(7.25, 7.24), (0.004, 0.0), (None, None)])
+def test_a_close_up_has_the_samples_themselves(hummed, moment_s, first_s):
+    """Of both channels, also where the title begins; none where none is asked for."""
+    source, waveform = hummed
+    decoder = Decoder()
+    order = {
+        "number": 3, "path": encode_path(os.fsencode(source)), "track": 0, "channels": ["FL", "FR"],
+        "content_hash": probe(str(source))[0].content_hash, "start_s": moment_s or 1.0, "end_s": 1.0, "from_s": 0.0, "to_s": 9.0,
+        "clip_start_s": 0.0, "clip_end_s": 9.0, "bit_rate": None, "has_picture": False, "close_up_s": moment_s,
+    }  # fmt: skip
+    try:
+        [answer] = clips.answers([order], decoder)
+    finally:
+        decoder.close()
+    assert answer["close_up_start_s"] == (None if first_s is None else pytest.approx(first_s))
+    if first_s is None:
+        assert answer["close_up"] is None
+        return
+    expected = waveform[:, round(first_s * RATE_HZ) : round((moment_s + clips.CLOSE_UP_S) * RATE_HZ)]
+    assert np.shape(answer["close_up"]) == expected.shape
+    assert np.abs(np.array(answer["close_up"]) - expected).max() < 1e-4  # FLAC of 16 bit

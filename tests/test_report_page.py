@@ -1,12 +1,15 @@
 """The report's page without a scan: windows, budgets, what stands where there is nothing."""
 
+from xml.etree import ElementTree
+
 import pytest
 from report_reading import Page
 
 from jobs import report, report_source
 from jobs.launch import AuscultError
 from jobs.report_content import Entry, Report
-from jobs.report_media import Window, fitting, media_plan, window
+from jobs.report_detection import CLOSE_UP_ROW, close_up_plot
+from jobs.report_media import CloseUp, Window, fitting, media_plan, window
 from jobs.report_page import page
 from jobs.timecode import clock
 
@@ -99,3 +102,28 @@ def test_a_page_of_nothing():
     found = Page(page(a_report(), [an_entry(1)], is_folder=True))
     assert "no score is stored for this stretch" in found.text
     assert found.data["detections"][0]["key"] == "h|hum|0.0|1.0|0|a"
+
+
+def test_a_brief_detection_is_drawn_sample_by_sample():
+    """Two channels of 20 ms; on the left one a sample at full scale, 12 ms after the first."""
+    assert close_up_plot(an_entry(1)) == ""
+    brief = an_entry(1)
+    brief.detection |= {"start_s": 5.01, "end_s": 5.013}
+    left = [0.0] * 960
+    left[576] = -1.0
+    brief.close_up = CloseUp(5.0, [left, [0.0] * 960])
+    svg = ElementTree.fromstring(close_up_plot(brief)).find("svg")
+    points = [
+        [tuple(map(float, point.split())) for point in path.get("d")[1:].split("L")]
+        for path in svg.iterfind("path[@class='curve']")
+    ]
+    assert [len(row) for row in points] == [960, 960]
+    (lowest_x, lowest), stretch = max(points[0], key=lambda point: point[1]), svg.find("rect[@class='stretch']")
+    begin, width = float(stretch.get("x")), float(stretch.get("width"))
+    assert lowest == CLOSE_UP_ROW - 3
+    assert begin < lowest_x < begin + width
+    assert (lowest_x - points[0][0][0]) / (points[0][-1][0] - points[0][0][0]) == pytest.approx(0.6, abs=2e-3)
+    assert {y for _, y in points[1]} == {CLOSE_UP_ROW * 1.5}
+    assert [text.text for text in svg.iterfind("text")] == [
+        "0 dB", "silent", "waveform, 20 ms from 0:00:05.000, each channel to its peak",
+    ]  # fmt: skip

@@ -14,6 +14,7 @@ from pyspark.sql.types import (
     BinaryType,
     BooleanType,
     DoubleType,
+    FloatType,
     IntegerType,
     StringType,
     StructField,
@@ -25,6 +26,8 @@ from udfs.encode import AudioTrack, write_media
 from udfs.media import MediaError, TrackInfo
 from udfs.spectrogram import spectrogram
 from udfs.stretches import RATE_HZ, Sound, Stretch, sounds, track_of
+
+CLOSE_UP_S = 0.01  # samples on either side of a moment: a click of one sample is seen, and what surrounds it
 
 
 def _column(name: str, data_type: Any, comment: str) -> StructField:
@@ -48,6 +51,7 @@ CLIP_ORDERS = StructType(
         _column("clip_end_s", DoubleType(), "End of the clip"),
         _column("bit_rate", IntegerType(), "Bits per second of the clip; NULL where no clip is wanted"),
         _column("has_picture", BooleanType(), "Whether a picture is wanted"),
+        _column("close_up_s", DoubleType(), "Moment around which samples are wanted; NULL where none are"),
     ]
 )
 
@@ -59,6 +63,12 @@ CLIPS = StructType(
         _column("error", StringType(), "Why there is nothing, in words"),
         _column("audio", BinaryType(), "The clip, Opus in WebM"),
         _column("picture", BinaryType(), "The spectrogram, WebP"),
+        _column(
+            "close_up",
+            ArrayType(ArrayType(FloatType())),
+            "Samples around that moment, by heard channel, 48,000 a second",
+        ),
+        _column("close_up_start_s", DoubleType(), "Time of the first of them"),
         _column("clip_end_s", DoubleType(), "End of the clip: earlier than ordered where the title ends"),
         _column("missing_s", DoubleType(), "Seconds of the clip that could not be decoded: silence"),
         _column("heard", ArrayType(StringType()), "Channels that are heard, by name"),
@@ -186,10 +196,15 @@ def _answer(order: dict[str, Any], sound: Sound, info: TrackInfo) -> dict[str, A
             )
     except MediaError as error:
         return _nothing(order, error)
+    near = None
+    if (moment_s := order["close_up_s"]) is not None:
+        near = sound.part(moment_s - CLOSE_UP_S, moment_s + CLOSE_UP_S)
     return {
         "number": order["number"],
         "audio": audio,
         "picture": picture,
+        "close_up": None if near is None else near.samples.tolist(),
+        "close_up_start_s": None if near is None else near.start_s,
         "clip_end_s": part.start_s + part.samples.shape[1] / RATE_HZ,
         "missing_s": float((~part.decoded).sum()) / RATE_HZ,
         "heard": list(sound.heard),
