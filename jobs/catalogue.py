@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote_to_bytes, urlsplit
@@ -151,7 +152,7 @@ def _is_no_title(key: str, present: Collection[str], settings: ScanSettings) -> 
     """
     *folders, name = key.split("/")
     for folder in folders:
-        if _is_system_folder(folder, settings):
+        if _is_system_folder(folder, settings.ignored_folders):
             return f"{folder}/"
     lower = name.lower()
     suffix = os.path.splitext(lower)[1]
@@ -162,8 +163,9 @@ def _is_no_title(key: str, present: Collection[str], settings: ScanSettings) -> 
     return "._*" if is_companion else None
 
 
-def _is_system_folder(name: str, settings: ScanSettings) -> bool:
-    return any(fnmatchcase(name.lower(), pattern.lower()) for pattern in settings.ignored_folders)
+@lru_cache(maxsize=1 << 16)  # a catalogue has far fewer folders than files
+def _is_system_folder(name: str, patterns: tuple[str, ...]) -> bool:
+    return any(fnmatchcase(name.lower(), pattern.lower()) for pattern in patterns)
 
 
 def _on_disk(location: str, what: str = "catalogue") -> str | None:
@@ -196,7 +198,7 @@ def _walk(folder: bytes, settings: ScanSettings, ignored: Counter) -> Iterator[b
         for entry in entries:
             if entry.is_dir(follow_symlinks=False):
                 name = os.fsdecode(entry.name)
-                if _is_system_folder(name, settings):  # not entered: snapshots hold the whole catalogue again
+                if _is_system_folder(name, settings.ignored_folders):  # not entered: snapshots hold the whole catalogue again
                     ignored[f"{name}/"] += 1
                     continue
                 try:
