@@ -198,7 +198,8 @@ def _walk(folder: bytes, settings: ScanSettings, ignored: Counter) -> Iterator[b
         for entry in entries:
             if entry.is_dir(follow_symlinks=False):
                 name = os.fsdecode(entry.name)
-                if _is_system_folder(name, settings.ignored_folders):  # not entered: snapshots hold the whole catalogue again
+                # Not entered: snapshots hold the whole catalogue again.
+                if _is_system_folder(name, settings.ignored_folders):
                     ignored[f"{name}/"] += 1
                     continue
                 try:
