@@ -44,11 +44,15 @@ def evaluate(
         AuscultError: the catalogue is not a labelled one, a model is not to be had, or the scan failed.
     """
     from jobs import registry, scan
+    from jobs.settings import read_settings
     from jobs.storage import Storage
 
     models = registry.resolve(uris)
     spark = session("auscult evaluate")
-    known = labelled.simulated(spark, catalogue) if labels is None else labelled.by_people(spark, catalogue, labels)
+    if labels is None:
+        known = labelled.simulated(spark, catalogue)
+    else:
+        known = labelled.by_people(spark, catalogue, labels, read_settings(settings))
     # The versions, not the aliases: an alias that moves meanwhile must not change what is measured.
     chosen = [argument for model in models for argument in ("--model", f"models:/{model.shipped.key}")]
     given = [] if settings is None else ["--settings", str(settings)]

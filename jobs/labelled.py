@@ -25,6 +25,8 @@ from jobs.literals import literal_frame
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
+    from jobs.settings import ScanSettings
+
 _TITLES = "title_id string, clean_title_id string, format string, kind string"
 _LABELS = (
     "title_id string, track int, defect string, simulator string, channels array<int>, "
@@ -108,16 +110,24 @@ def simulated(spark: "SparkSession", folder: str) -> LabelledCatalogue:
     return LabelledCatalogue(storage.locate("titles"), tables.read(spark, storage, "titles"), labels)
 
 
-def by_people(spark: "SparkSession", catalogue: str, location: str) -> LabelledCatalogue:
+def by_people(
+    spark: "SparkSession", catalogue: str, location: str, settings: "ScanSettings | None" = None
+) -> LabelledCatalogue:
     """A catalogue with a file of labels, as the head of this module has it.
+
+    Args:
+        spark: the session.
+        catalogue: as jobs/scan.py takes it.
+        location: file of labels.
+        settings: which files of a folder are titles; the default ones where there are none.
 
     Raises:
         AuscultError: one of the two cannot be read, a row of the labels is wrong, or none is of a title of the catalogue.
     """
-    from jobs.catalogue import read_catalogue
+    from jobs.catalogue import DEFAULTS, read_catalogue
 
     rows = label_rows(spark, location)
-    titles = {title.title_id: title for title in read_catalogue(spark, catalogue).titles}
+    titles = {title.title_id: title for title in read_catalogue(spark, catalogue, settings or DEFAULTS).titles}
     labels, groups = [], {}
     for row in rows:
         groups[row.title_id] = str(row.group or row.title_id)
