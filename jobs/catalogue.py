@@ -17,12 +17,11 @@ from pyspark.sql import SparkSession
 
 from jobs import csv_table
 from jobs.launch import AuscultError
-from jobs.settings import ScanSettings
+from jobs.settings import DEFAULTS, ScanSettings
 from udfs import remote
 from udfs.decoder import encode_path
 from udfs.media import MediaError
 
-DEFAULTS = ScanSettings()
 STATUS_THREADS = 16  # a storage answers in some tens of milliseconds, and to many at once
 _CREDENTIALS = (
     "credentials_in_uri",
@@ -131,15 +130,21 @@ def _list_folder(location: str, settings: ScanSettings) -> Catalogue:
     """List a folder through pyarrow and not Spark, which loses hidden and partition-like names and fails on a colon."""
     ignored: Counter = Counter()
     titles = []
-    listing = remote.listing(location)
-    present = {key for key, _ in listing}
-    for key, status in listing:
+    found = dict(remote.listing(location))
+    for key in _sorted_out(list(found), settings, ignored):
+        uri = f"{location.rstrip('/')}/{key}"
+        titles.append(Title(key, uri, uri, found[key].size_bytes, found[key].modified_ns))
+    return Catalogue(titles, ignored)
+
+
+def _sorted_out(keys: list[str], settings: ScanSettings, ignored: Counter) -> Iterator[str]:
+    """Those of a catalogue folder's files that are titles, by their paths in it; the others are counted by their reason."""
+    present = set(keys)
+    for key in keys:
         if reason := _is_no_title(key, present, settings):
             ignored[reason] += 1
-            continue
-        uri = f"{location.rstrip('/')}/{key}"
-        titles.append(Title(key, uri, uri, status.size_bytes, status.modified_ns))
-    return Catalogue(titles, ignored)
+        else:
+            yield key
 
 
 def _is_no_title(key: str, present: Collection[str], settings: ScanSettings) -> str | None:
@@ -182,13 +187,10 @@ def _read_folder(root: str, settings: ScanSettings) -> Catalogue:
     """List a folder on bytes: Spark's own listing loses hidden, partition-like and non-UTF-8 names."""
     ignored: Counter = Counter()
     titles = []
-    paths = sorted(_walk(os.fsencode(root), settings, ignored))
-    keys = [os.fsdecode(os.path.relpath(path, os.fsencode(root))) for path in paths]
-    present = set(keys)
-    for path, key in zip(paths, keys, strict=True):
-        if reason := _is_no_title(key, present, settings):
-            ignored[reason] += 1
-            continue
+    folder = os.fsencode(root)
+    paths = sorted(_walk(folder, settings, ignored))
+    for key in _sorted_out([os.fsdecode(os.path.relpath(path, folder)) for path in paths], settings, ignored):
+        path = os.path.join(folder, os.fsencode(key))
         titles.append(_title(_readable(os.fsencode(key)), "file://" + encode_path(path), path, {}))
     return Catalogue(titles, ignored)
 

@@ -21,11 +21,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from jobs import csv_table
 from jobs.launch import AuscultError, log
 from jobs.literals import literal_frame
+from jobs.settings import DEFAULTS, ScanSettings
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
-
-    from jobs.settings import ScanSettings
 
 _TITLES = "title_id string, clean_title_id string, format string, kind string"
 _LABELS = (
@@ -111,7 +110,7 @@ def simulated(spark: "SparkSession", folder: str) -> LabelledCatalogue:
 
 
 def by_people(
-    spark: "SparkSession", catalogue: str, location: str, settings: "ScanSettings | None" = None
+    spark: "SparkSession", catalogue: str, location: str, settings: ScanSettings = DEFAULTS
 ) -> LabelledCatalogue:
     """A catalogue with a file of labels, as the head of this module has it.
 
@@ -119,15 +118,15 @@ def by_people(
         spark: the session.
         catalogue: as jobs/scan.py takes it.
         location: file of labels.
-        settings: which files of a folder are titles; the default ones where there are none.
+        settings: which files of a folder are titles.
 
     Raises:
         AuscultError: one of the two cannot be read, a row of the labels is wrong, or none is of a title of the catalogue.
     """
-    from jobs.catalogue import DEFAULTS, read_catalogue
+    from jobs.catalogue import read_catalogue
 
     rows = label_rows(spark, location)
-    titles = {title.title_id: title for title in read_catalogue(spark, catalogue, settings or DEFAULTS).titles}
+    titles = {title.title_id: title for title in read_catalogue(spark, catalogue, settings).titles}
     labels, groups = [], {}
     for row in rows:
         groups[row.title_id] = str(row.group or row.title_id)

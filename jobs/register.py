@@ -215,9 +215,9 @@ def main(argv: list[str]) -> int:
 def _versions(options: argparse.Namespace) -> Iterator[tuple[str, str]]:
     """Name and version of what is to be champion, registered where it is not yet."""
     if options.model:
-        models = registry.resolve([options.model])
-        registry.check(models)
-        yield from ((model.shipped.name, model.shipped.version) for model in models)
+        [model] = registry.resolve([options.model])
+        registry.check([model])
+        yield model.shipped.name, model.shipped.version
     elif options.shipped:
         for weights in sorted(checkpoint.WEIGHTS.glob("*.safetensors")):
             yield weights.stem, register(weights, weights.stem)

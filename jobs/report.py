@@ -172,13 +172,10 @@ def write_file(
 
 def _leave_out(room: float, max_bytes: float, plan: "MediaPlan", report: "Report", entries: list["Entry"]) -> None:
     """Take the last clips, and if need be the last pictures, out again where they do not fit; say so."""
-    from jobs.report_detection import close_up_plot
     from jobs.report_media import fitting
     from jobs.report_source import NO_CLIP
 
-    room -= sum(
-        len(text.encode()) for entry in entries for text in (*entry.warnings, *entry.notes, close_up_plot(entry))
-    )
+    room -= sum(len(text.encode()) for entry in entries for text in (*entry.warnings, *entry.notes, entry.close_up))
     pictures = min(fitting([len(entry.picture or "") for entry in entries], room), plan.pictures)
     room -= sum(len(entry.picture or "") for entry in entries[:pictures])
     clips = min(fitting([len(entry.audio or "") for entry in entries], room), plan.clips)
@@ -219,11 +216,13 @@ def write_folder(out: Path, report: "Report", entries: list["Entry"], source: "S
 
 
 def _say(entry: "Entry", medium: "Medium") -> None:
+    from jobs.report_detection import close_up_plot
     from jobs.report_media import Window
 
     entry.warnings += medium.warnings
     entry.notes += medium.notes
-    entry.close_up = medium.close_up
+    if medium.close_up is not None:
+        entry.close_up = close_up_plot(medium.close_up, entry.detection)
     if medium.clip_end_s is not None:
         entry.clip = Window(entry.clip.start_s, medium.clip_end_s)
 

@@ -5,7 +5,7 @@ import unicodedata
 from dataclasses import dataclass, field
 from typing import Any
 
-from jobs.report_media import CloseUp, Score, Window
+from jobs.report_media import Score, Window
 
 MOST_ROWS = 500  # of the tables of rejected titles and of line-up tones
 _ZERO_WIDTH_JOINERS = "\u200c\u200d"  # Persian and emoji need them
@@ -26,7 +26,7 @@ class Entry:
         warnings: what is missing, and why.
         picture: source of the picture; None where there is none.
         audio: source of the clip; None where there is none.
-        close_up: samples where it begins; None where it lasts long enough to be seen without, or there are none.
+        close_up: the waveform where it begins, HTML; empty where it lasts long enough to be seen without.
     """
 
     number: int
@@ -39,7 +39,7 @@ class Entry:
     warnings: list[str] = field(default_factory=list)
     picture: str | None = None
     audio: str | None = None
-    close_up: CloseUp | None = None
+    close_up: str = ""
 
     @property
     def key(self) -> str:

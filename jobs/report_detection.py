@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from jobs.report_content import Entry, shown
-from jobs.report_media import Score, Window
+from jobs.report_media import CloseUp, Score, Window
 from jobs.timecode import clock
 from udfs.spectrogram import AXIS_LEFT, AXIS_RIGHT, PICTURE_HEIGHT_PX, PICTURE_WIDTH_PX
 from udfs.stretches import RATE_HZ
@@ -50,7 +50,7 @@ def article(entry: Entry) -> str:
 <h3>{entry.number}. <span class="defect">{shown(row["defect"])}</span> <bdi>{shown(row["title_id"])}</bdi></h3>
 <ul class="facts">{items}{f"<li><b>verdict</b> {verdict}</li>" if verdict else ""}</ul>
 <figure>{picture}{score_plot(entry)}<div class="playhead" hidden></div></figure>
-{close_up_plot(entry)}
+{entry.close_up}
 {audio}
 <ul class="notes">{warnings}{notes}</ul>
 </article>
@@ -121,21 +121,19 @@ def score_plot(entry: Entry) -> str:
     return "".join(parts) + "</svg>"
 
 
-def close_up_plot(entry: Entry) -> str:
-    """The waveform where a brief detection begins, a row a channel, each scaled to its own peak; empty where there is none."""
-    if entry.close_up is None:
-        return ""
-    row, start_s = entry.detection, entry.close_up.start_s
+def close_up_plot(close_up: CloseUp, row: dict[str, Any]) -> str:
+    """The waveform where a brief detection (row of `detections`) begins, a row a channel, each scaled to its own peak."""
+    start_s = close_up.start_s
     left, right = PICTURE_WIDTH_PX * AXIS_LEFT, PICTURE_WIDTH_PX * AXIS_RIGHT
-    px_per_s = (right - left) / (len(entry.close_up.samples[0]) / RATE_HZ)
-    bottom = CLOSE_UP_ROW * len(entry.close_up.samples)
+    px_per_s = (right - left) / (len(close_up.samples[0]) / RATE_HZ)
+    bottom = CLOSE_UP_ROW * len(close_up.samples)
     words = f"waveform, {(right - left) / px_per_s * 1000:.0f} ms from {clock(start_s, 3)}"
     begin, end = (left + min(max((row[name] - start_s) * px_per_s, 0.0), right - left) for name in ("start_s", "end_s"))
     parts = [
         f'<svg viewBox="0 0 {PICTURE_WIDTH_PX} {bottom + 20}" role="img" aria-label="{words}">',
         f'<rect class="stretch" x="{begin:.1f}" y="0" width="{max(end - begin, 0.5):.1f}" height="{bottom}"/>',
     ]
-    for number, samples in enumerate(entry.close_up.samples):
+    for number, samples in enumerate(close_up.samples):
         middle, half = CLOSE_UP_ROW * (number + 0.5), CLOSE_UP_ROW / 2 - 3
         peak = max(map(abs, samples))
         points = (

@@ -9,9 +9,7 @@ PICTURE_S = 90.0  # longest stretch of a picture: a click of 10 ms is still a pi
 # Length of a clip and bits per second of one channel, from the best to what still tells hiss from rain.
 STEPS = ((60.0, 64_000), (60.0, 48_000), (45.0, 40_000), (40.0, 32_000), (30.0, 32_000), (30.0, 24_000))
 STEREO_SHARE = 1.5  # of one channel's bit rate: left and right have much in common
-BRIEF_S = (
-    0.1  # detected for less, as clicks are: nobody sees it in such a picture, so that its samples are drawn as well
-)
+BRIEF_S = 0.1  # what is detected for less, as clicks are, nobody sees in such a picture: its samples are drawn as well
 PICTURE_BYTES = 35_000  # of a busy picture; real ones are counted once they are drawn
 CLIP_OVERHEAD = 1.1
 BASE64_SHARE = 4 / 3

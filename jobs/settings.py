@@ -92,6 +92,9 @@ class ScanSettings:
         return dataclasses.asdict(self)
 
 
+DEFAULTS = ScanSettings()
+
+
 def read_settings(path: Path | None) -> ScanSettings:
     """Read a YAML file over the defaults.
 

@@ -3,7 +3,6 @@
 import pickle
 import re
 import zipfile
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,11 +10,10 @@ import torch
 import toy_models
 
 from jobs import register, registry
-from jobs.launch import AuscultError
+from jobs.launch import PROJECT, AuscultError
 from udfs.contract import ContractError, ModelContract, predict
 from udfs.model_files import load_predictor, refuse_pickles
 
-PROJECT = Path(__file__).parents[1]
 BUZZ = ModelContract(sample_rate_hz=16_000, segment_s=0.5, hop_s=0.5, labels=("fine", "buzz"), clean_labels=("fine",))
 
 

@@ -8,7 +8,7 @@ from report_reading import Page
 from jobs import report, report_source
 from jobs.launch import AuscultError
 from jobs.report_content import Entry, Report
-from jobs.report_detection import CLOSE_UP_ROW, close_up_plot
+from jobs.report_detection import CLOSE_UP_ROW, article
 from jobs.report_media import CloseUp, Window, fitting, media_plan, window
 from jobs.report_page import page
 from jobs.timecode import clock
@@ -106,13 +106,15 @@ def test_a_page_of_nothing():
 
 def test_a_brief_detection_is_drawn_sample_by_sample():
     """Two channels of 20 ms; on the left one a sample at full scale, 12 ms after the first."""
-    assert close_up_plot(an_entry(1)) == ""
+    assert an_entry(1).close_up == ""
+    assert "close-up" not in article(an_entry(1))
     brief = an_entry(1)
     brief.detection |= {"start_s": 5.01, "end_s": 5.013}
     left = [0.0] * 960
     left[576] = -1.0
-    brief.close_up = CloseUp(5.0, [left, [0.0] * 960])
-    svg = ElementTree.fromstring(close_up_plot(brief)).find("svg")
+    report._say(brief, report_source.Medium(close_up=CloseUp(5.0, [left, [0.0] * 960])))
+    assert brief.close_up in article(brief)
+    svg = ElementTree.fromstring(brief.close_up).find("svg")
     points = [
         [tuple(map(float, point.split())) for point in path.get("d")[1:].split("L")]
         for path in svg.iterfind("path[@class='curve']")
