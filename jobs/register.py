@@ -37,8 +37,8 @@ def contract_of(weights: Path) -> ModelContract:
         config = checkpoint.load(weights).config
     except FileNotFoundError as error:
         raise AuscultError(f"weights {weights}: there is no such file") from error
-    except Exception as error:  # safetensors has no public error class of its own
-        raise AuscultError(f"weights {weights}: {error}") from error
+    except (OSError, ValueError) as error:
+        raise AuscultError(f"weights {error}") from error
     if isinstance(config, HookNetConfig):
         margin_s = config.margin / config.sample_rate_hz
         return ModelContract(

@@ -19,9 +19,8 @@ import yaml
 
 from jobs import registry
 from jobs.launch import PROJECT, AuscultError, home, keep_freed_memory, log, run, session
-from jobs.register import WEIGHTS_ARTIFACT, contract_of
+from jobs.register import WEIGHTS_ARTIFACT
 from models import checkpoint
-from models.cnn6 import LABELS
 from models.distributed import rank
 from models.segments import NoRoomForDefects
 from models.tasks import TASKS
@@ -95,7 +94,8 @@ def main(argv: list[str]) -> int:
         "--start-from",
         type=Path,
         metavar="WEIGHTS",
-        help="begin with these weights instead of random ones; the network in the settings must have their shape, its label may be another",
+        help="begin with these weights instead of random ones: of a network of the settings' shape, whose labels may be others, "
+        "or for cnn6 a checkpoint of PANNs' Cnn6",
     )
     parser.add_argument(
         "--cache", type=Path, default=home() / "cache", help="folder for decoded audio; shared, on a cluster"
@@ -131,10 +131,11 @@ def main(argv: list[str]) -> int:
     except ValueError as error:
         raise AuscultError(f"settings {options.settings}: {error}") from error
     if options.start_from is not None:
-        contract_of(options.start_from)  # raises where they are no weights, before hours of decoding
-        try:
+        try:  # before hours of decoding
             begun(settings, options.start_from)
-        except ValueError as error:
+        except FileNotFoundError as error:
+            raise AuscultError(f"weights {options.start_from}: there is no such file") from error
+        except (OSError, ValueError) as error:
             raise AuscultError(f"weights {error}") from error
     recordings = decode_to_cache(options.clean, options.cache, settings)
     if len(recordings) < 2:
@@ -180,7 +181,8 @@ def _train_and_log(
         mlflow.log_artifact(str(work / WEIGHTS_ARTIFACT))
         if "confusion" in result:
             mlflow.log_dict(
-                {"labels": list(LABELS), "rows_true_columns_predicted": result["confusion"].tolist()}, "confusion.json"
+                {"labels": TASKS[settings.task].labels, "rows_true_columns_predicted": result["confusion"].tolist()},
+                "confusion.json",
             )
         mlflow.set_tag("device", result["device"])
         figures = {name: value for name, value in result.items() if isinstance(value, float)}

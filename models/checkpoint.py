@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from models.cnn6 import Cnn6, Cnn6Config
@@ -57,16 +57,20 @@ def load(path: Path) -> Network:
     """Read a network that `save` wrote, in evaluation mode and float32.
 
     Raises:
-        ValueError: the file is a safetensors file of something else, or of another version of the architecture.
+        OSError: the file cannot be read.
+        ValueError: it is no safetensors file, one of something else, or of another version of the architecture.
     """
-    with safe_open(path, framework="pt") as file:
-        metadata = file.metadata() or {}
-        if metadata.get("architecture") not in ARCHITECTURES:
-            raise ValueError(
-                f"{path}: expected weights of architecture {' or '.join(ARCHITECTURES)} as models.checkpoint.save "
-                f"writes them, found {metadata.get('architecture')!r}"
-            )
-        weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+    except SafetensorError as error:
+        raise ValueError(f"{path}: expected a safetensors file, found something else ({error})") from error
+    if metadata.get("architecture") not in ARCHITECTURES:
+        raise ValueError(
+            f"{path}: expected weights of architecture {' or '.join(ARCHITECTURES)} as models.checkpoint.save "
+            f"writes them, found {metadata.get('architecture')!r}"
+        )
     try:
         network = build(metadata["architecture"], json.loads(metadata["config"]))
         network.load_state_dict(

@@ -8,9 +8,8 @@ import numpy as np
 import torch
 from scipy import fft, ndimage, signal
 
-from models.cnn6 import LABELS
 from models.codecs import recode
-from models.defects import LABEL_OF, OF_TASK, SIMULATORS
+from models.defects import BRIEF, LABEL_OF, OF_TASK, SIMULATORS, labels_of
 from models.defects.amplitude import MIN_AMPLITUDE
 from models.draws import log_uniform
 from models.intended import SOUNDS, driven
@@ -110,6 +109,7 @@ class SegmentSource:
             not, segments are those of a labelled catalogue (`jobs/simulate.py`): every other group at the recording's
             own sound, the rest through a codec.
         intended_share: how many of the segments have a sound of `models.intended`, where they vary.
+        task: whose defects are planted (`models.defects.OF_TASK`).
     """
 
     recordings: list[Path]
@@ -117,6 +117,7 @@ class SegmentSource:
     defects: int = 2
     is_varied: bool = True
     intended_share: float = INTENDED_SHARE
+    task: str = "artifacts"
     _open: dict[Path, np.ndarray] = field(default_factory=dict)
     _weights: np.ndarray | None = None
 
@@ -126,18 +127,19 @@ class SegmentSource:
         return 1 + self.defects
 
     def draw(self, segment_s: float, rng: np.random.Generator) -> list[tuple[np.ndarray, int]]:
-        """A group of float32 (samples,) segments and the indices of their labels in `LABELS`; the first is clean.
+        """A group of float32 (samples,) segments and the indices of their labels in `labels_of(task)`; the first is clean.
 
         Raises:
             NoRoomForDefects: no defect finds room in the recordings.
         """
         length = round(segment_s * self.sample_rate_hz)
+        clean, *defective = known = labels_of(self.task)
         for _ in range(GIVEN_UP):
-            labels = [LABELS[0], *map(str, rng.choice(LABELS[1:], self.defects, replace=False))]
+            labels = [clean, *map(str, rng.choice(defective, self.defects, replace=False))]
             for _ in range(TRIES):
                 segments = self._try(labels, length, rng)
                 if segments is not None:
-                    return list(zip(segments, map(LABELS.index, labels), strict=True))
+                    return list(zip(segments, map(known.index, labels), strict=True))
         raise NoRoomForDefects
 
     def _channel(self, rng: np.random.Generator) -> np.ndarray:
@@ -232,10 +234,10 @@ class SegmentSource:
 
     def _simulate(self, label: str, place: _Place, rng: np.random.Generator) -> np.ndarray | None:
         """The section with a defect in the part of it that lies in the interval; None if that came to naught."""
-        defect = str(rng.choice([name for name in OF_TASK["artifacts"] if LABEL_OF[name] == label]))
+        defect = str(rng.choice([name for name in OF_TASK[self.task] if LABEL_OF[name] == label]))
         simulator = SIMULATORS[defect]
         own = slice(place.margin, place.margin + place.length)
-        if label == "click":  # drawn on the segment itself, so that it holds one
+        if defect in BRIEF:  # drawn on the segment itself, so that it holds one
             place = replace(place, around=place.section[own], inside=slice(place.margin, len(place.section)))
         drawn = simulator.draw(place.around[None], place.rate_hz, rng)  # the simulators take channels
         if drawn is None:

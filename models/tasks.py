@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from torch.nn import functional
 
 from models.checkpoint import Network
 from models.clicks import ClickSource
-from models.cnn6 import LABELS
+from models.defects import OF_TASK, labels_of
 from models.distributed import summed
 from models.glitches import GlitchSource
 from models.metrics import balanced_accuracy, confusion_matrix
@@ -33,6 +34,7 @@ class Task:
         judge: (served network, segments (b, n), targets) to figures, over all processes that train together; `figure`
             names the one by which the best network is chosen.
         figure: see `judge`.
+        labels: the network's classes; empty where its outputs are no classes.
     """
 
     architectures: tuple[str, ...]
@@ -40,6 +42,7 @@ class Task:
     loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
     judge: Callable[[Classifier, torch.Tensor, torch.Tensor], dict[str, Any]]
     figure: str
+    labels: tuple[str, ...] = ()
 
 
 def evaluate(
@@ -51,8 +54,8 @@ def evaluate(
 
 def _judge_classes(classifier: Classifier, segments: torch.Tensor, labels: torch.Tensor) -> dict[str, Any]:
     """Balanced accuracy and confusion matrix of labels (b,)."""
-    predicted = torch.cat([classifier(batch).argmax(dim=1) for batch in segments.split(64)])
-    counts = torch.from_numpy(confusion_matrix(labels.numpy(), predicted.numpy(), len(LABELS)))
+    scores = torch.cat([classifier(batch) for batch in segments.split(64)])
+    counts = torch.from_numpy(confusion_matrix(labels.numpy(), scores.argmax(dim=1).numpy(), scores.shape[1]))
     matrix = summed(counts.to(classifier.device)).cpu().numpy()
     return {"balanced_accuracy": balanced_accuracy(matrix), "confusion": matrix}
 
@@ -90,6 +93,18 @@ def best_f1(right: np.ndarray, wrong: np.ndarray) -> dict[str, Any]:
     }
 
 
+def classes_of(task: str) -> Task:
+    """What a detector learns that tells a task's defects (`models.defects.OF_TASK`) from one another and from clean sound."""
+    return Task(
+        architectures=("cnn6", "dscnn"),
+        source=partial(SegmentSource, task=task),
+        loss=functional.nll_loss,
+        judge=_judge_classes,
+        figure="balanced_accuracy",
+        labels=labels_of(task),
+    )
+
+
 CLICKS = Task(
     architectures=("hooknet",),
     source=ClickSource,
@@ -100,13 +115,7 @@ CLICKS = Task(
     figure="f1",
 )
 TASKS = {
-    "artifacts": Task(
-        architectures=("cnn6", "dscnn"),
-        source=SegmentSource,
-        loss=functional.nll_loss,
-        judge=_judge_classes,
-        figure="balanced_accuracy",
-    ),
+    **{task: classes_of(task) for task in OF_TASK},
     "clicks": CLICKS,
     "mp3_glitches": replace(CLICKS, source=GlitchSource),
 }

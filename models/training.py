@@ -15,7 +15,7 @@ from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from models import checkpoint
+from models import checkpoint, pretrained
 from models.checkpoint import Network
 from models.distributed import from_first, rank, summed, synced, world_size
 from models.quantization import Ranges, activation_ranges, within_loss
@@ -144,7 +144,7 @@ def train(
         it began with.
 
     Raises:
-        ValueError: the processes cannot share a batch or the validation evenly; `start_from` does not fit the settings.
+        ValueError: the processes cannot share a batch or the validation evenly; `start_from` holds no weights or does not fit the settings.
     """
     settings.check_shares(world_size())
     torch.manual_seed(settings.seed)
@@ -295,20 +295,12 @@ def _try_int8(
 
 
 def begun(settings: TrainingSettings, start_from: Path | None) -> Network:
-    """The network to train: random, or with the weights of another of the same shape (whose label may be another)."""
+    """The network to train: random, or with the weights that `models.pretrained.begin` takes from a file."""
+    labels = TASKS[settings.task].labels
+    config = {**settings.network, "labels": labels} if labels else settings.network
     if start_from is None:
-        return checkpoint.build(settings.architecture, settings.network)
-    given = checkpoint.load(start_from)
-    if (found := checkpoint.architecture_of(given)) != settings.architecture:
-        raise ValueError(f"{start_from}: expected weights of {settings.architecture}, found {found}")
-    network = checkpoint.build(settings.architecture, {**given.config.to_dict(), **settings.network})
-    try:
-        network.load_state_dict(given.state_dict())
-    except RuntimeError as error:
-        raise ValueError(
-            f"{start_from}: does not fit the settings' network {settings.network}: {str(error).splitlines()[1].strip()}"
-        ) from error
-    return network
+        return checkpoint.build(settings.architecture, config)
+    return pretrained.begin(settings.architecture, config, start_from)
 
 
 def settings_from(values: dict[str, Any]) -> TrainingSettings:
@@ -333,6 +325,12 @@ def settings_from(values: dict[str, Any]) -> TrainingSettings:
         raise ValueError(
             f"ema_decay: expected from 0, which keeps single steps, to below 1, found {settings.ema_decay}"
         )
+    if settings.defects_per_clean > (most := len(TASKS[settings.task].labels[1:])) > 0:
+        raise ValueError(
+            f"defects_per_clean: expected at most {most}, what the task {settings.task} has, found {settings.defects_per_clean}"
+        )
+    if "labels" in settings.network:
+        raise ValueError("network: labels are the task's (OF_TASK in models/defects), expected none here")
     fitting = TASKS[settings.task].architectures
     if settings.architecture not in fitting:
         raise ValueError(f"architecture: expected one of {sorted(fitting)}, found {settings.architecture!r}")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -78,6 +79,12 @@ class Table:
 def pytest_configure(config):
     if config.getoption("--table"):
         config.pluginmanager.register(Table(config.getoption("--table")))
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    """As a scan's tasks have: with more, sums differ in their last digits, and a training leaves another number behind."""
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

@@ -33,7 +33,7 @@ SIMULATORS = {
     "mp3_glitch": mp3_glitch,
 }
 
-# What the detectors of each task (`models.tasks.TASKS`) learn to hear.
+# What the detectors of each task (`models.tasks.TASKS`) learn to hear. One more line is one more task.
 OF_TASK = {
     "artifacts": ("hum", "hiss", "distortion", "click_additive", "click_reductive"),
     "clicks": ("click_offset", "underrun"),
@@ -52,6 +52,9 @@ LABEL_OF = {
     "mp3_glitch": "mp3_glitch",
 }
 
+# Over within a part of a segment: planted in each defective one, where others are planted around it.
+BRIEF = frozenset({"click_additive", "click_reductive"})
+
 # Take samples away, and so act on all channels of a title or on none.
 SHORTENING = frozenset({"click_reductive"})
 
@@ -66,6 +69,15 @@ SEVERITY = {
     "underrun": "largest jump, share of full scale",
     "mp3_glitch": "change to signal where it is changed, dB",
 }
+
+
+def labels_of(task: str) -> tuple[str, ...]:
+    """Classes of a detector that tells a task's defects apart, that of clean sound first.
+
+    >>> labels_of("artifacts")
+    ('no_defect', 'hum', 'hiss', 'distortion', 'click')
+    """
+    return ("no_defect", *dict.fromkeys(LABEL_OF[defect] for defect in OF_TASK[task]))
 
 
 def severity_of(
@@ -95,4 +107,14 @@ def severity_of(
     return float(jumps.max(initial=0.0))
 
 
-__all__ = ["INT16_FULL_SCALE", "LABEL_OF", "OF_TASK", "SEVERITY", "SHORTENING", "SIMULATORS", "severity_of"]
+__all__ = [
+    "BRIEF",
+    "INT16_FULL_SCALE",
+    "LABEL_OF",
+    "OF_TASK",
+    "SEVERITY",
+    "SHORTENING",
+    "SIMULATORS",
+    "labels_of",
+    "severity_of",
+]
