@@ -37,8 +37,9 @@ def reference(hits, threshold, min_detected_s, window_s, ignored=()):
     for low, high in stretches:
         inside = [h for h in good if low <= to_ms(h[0]) < high]
         mask = np.zeros(len(covered), dtype=bool)
-        for h in inside:
-            mask[to_ms(h[0]) : to_ms(h[1])] = True
+        for h in good:
+            if to_ms(h[0]) < high:
+                mask[max(to_ms(h[0]), low) : to_ms(h[1])] = True
         # a hit that begins after the stretch takes over where they overlap
         later = [to_ms(h[0]) for h in good if to_ms(h[0]) >= high]
         if later:
@@ -50,7 +51,8 @@ def reference(hits, threshold, min_detected_s, window_s, ignored=()):
 
 
 def random_title(rng):
-    hop, length = [(1.0, 1.0), (0.5, 1.0), (2.0, 2.0), (0.25, 0.75), (1.0, 0.5)][rng.integers(5)]
+    # No length: events, each with its own.
+    hop, length = [(1.0, 1.0), (0.5, 1.0), (2.0, 2.0), (0.25, 0.75), (1.0, 0.5), (0.25, None)][rng.integers(6)]
     channels = [("FC",), ("FL", "FR"), ("FL", "FR", "FC", "LFE", "BL", "BR")][rng.integers(3)]
     count = int(rng.integers(0, 60))
     rows, noisy = [], rng.random()
@@ -64,7 +66,8 @@ def random_title(rng):
             score = float(np.float32(rng.choice([0.5, rng.random(), np.nan], p=[0.1, 0.85, 0.05])))
             if bad and noisy < 0.7:
                 score = float(np.float32(max(score, 0.6)))
-            rows.append((number * hop, number * hop + length, score, channel, name))
+            lasts = float(rng.choice([0.003, 0.1, 0.4, 3.0])) if length is None else length
+            rows.append((number * hop, number * hop + lasts, score, channel, name))
     return rows
 
 

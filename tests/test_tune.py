@@ -20,7 +20,7 @@ from jobs.storage import Storage
 from jobs.temporal_filter import detect as filtered
 from jobs.tuning import Objective
 from udfs.contract import ShippedModel
-from udfs.rolling import merged, rises, rises_udf
+from udfs.rolling import rises, rises_udf
 from udfs.schemas import RISES, SEGMENTS, TRACKS
 
 
@@ -61,14 +61,20 @@ def test_counts_what_the_filter_finds_at_every_x(spark):
     assert len(counted) > 500
 
 
-def test_channels_merge_into_one_moment_each():
+def test_channels_merge_once_they_reach_the_threshold():
+    """A channel that does not reach it lends the other one none of its length, as if it were not there."""
     rng = np.random.default_rng(3)
-    for count in (0, 1, 2, 50, 500):
-        start = rng.integers(0, 40, count) * 250
+    for count in (1, 2, 50, 500):
+        start = np.sort(rng.integers(0, 40, count) * 250)
         end, score = start + rng.integers(1, 5, count) * 250, rng.random(count)
-        expected = pd.DataFrame({"start": start, "end": end, "score": score}).groupby("start").max().reset_index()
-        for found, name in zip(merged(start, end, score), expected, strict=True):
-            np.testing.assert_array_equal(found, expected[name])
+        for threshold in (0.0, 0.5, 0.9):
+            high = score >= threshold
+            alone = pd.DataFrame({"start": start[high], "end": end[high]}).groupby("start").max().reset_index()
+            merged = alone["start"].to_numpy(), alone["end"].to_numpy(), np.ones(len(alone))
+            for found, expected in zip(
+                rises(start, end, score, threshold, 2000), rises(*merged, threshold, 2000), strict=True
+            ):
+                np.testing.assert_array_equal(found, expected)
 
 
 def test_rises_of_nothing():

@@ -26,9 +26,9 @@ def rises(
     """The pairs (P, S) with S > P of one title, defect, threshold and window length.
 
     Args:
-        start_ms: int64 (moments,), rising: begins of segments, channels merged.
+        start_ms: int64 (moments,), in order: begins of segments or events, those of all channels.
         end_ms: int64 (moments,): their ends.
-        score: float64 (moments,): the largest score over the channels.
+        score: float64 (moments,): their scores.
         threshold: score from which a moment is a hit; NaN never is.
         window_ms: Y, milliseconds.
 
@@ -49,10 +49,17 @@ def _rises(
     start_ms: np.ndarray, end_ms: np.ndarray, score: np.ndarray, threshold: float, window_ms: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     hits = np.flatnonzero(score >= threshold)
-    count = len(hits)
-    starts, ends = start_ms[hits], end_ms[hits]
-    for hit in range(count - 1):  # time that two segments share counts once
-        ends[hit] = min(ends[hit], starts[hit + 1])
+    starts, ends = np.empty(len(hits), dtype=np.int64), np.empty(len(hits), dtype=np.int64)
+    count, reach = 0, 0
+    for hit in hits:  # time that hits share counts once, whichever of them begins first and goes on longest
+        if count == 0 or start_ms[hit] > starts[count - 1]:
+            if count:
+                ends[count - 1] = min(reach, start_ms[hit])
+            starts[count] = start_ms[hit]
+            count += 1
+        reach = max(reach, end_ms[hit])
+    if count:
+        ends[count - 1] = reach
     held = np.empty(count, dtype=np.int64)
     begun, stop = 0, 0
     for hit in range(count):
@@ -83,31 +90,6 @@ def _rises(
     return distinct >> 31, distinct & LONGEST_WINDOW_MS, np.diff(np.append(begins, found))
 
 
-@numba.njit(cache=False)  # type: ignore[untyped-decorator]
-def merged(start_ms: np.ndarray, end_ms: np.ndarray, score: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """One moment per begin, in order of time, with the latest end and the largest score of those that begin there.
-
-    Args:
-        start_ms: int64 (moments of all channels,), in any order.
-        end_ms: int64, the same.
-        score: float64, the same; no NaN.
-
-    Returns:
-        The same three for the merged moments.
-    """
-    order = np.argsort(start_ms, kind="mergesort")
-    count = 0
-    starts, ends, scores = start_ms[order], end_ms[order], score[order]
-    for place in range(len(order)):
-        if count and starts[place] == starts[count - 1]:
-            ends[count - 1] = max(ends[count - 1], ends[place])
-            scores[count - 1] = max(scores[count - 1], scores[place])
-        else:
-            starts[count], ends[count], scores[count] = starts[place], ends[place], scores[place]
-            count += 1
-    return starts[:count], ends[:count], scores[:count]
-
-
 def rises_udf(
     thresholds: Sequence[float], windows_ms: Sequence[int]
 ) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
@@ -131,7 +113,8 @@ def rises_udf(
             }
             for row in range(batch.num_rows):
                 part = slice(offsets[row], offsets[row + 1])
-                begins, ends, scores = merged(start_ms[part], end_ms[part], score[part])
+                order = np.argsort(start_ms[part], kind="stable")
+                begins, ends, scores = start_ms[part][order], end_ms[part][order], score[part][order]
                 for threshold in thresholds:
                     for window_ms in windows_ms:
                         above, up_to, count = _rises(begins, ends, scores, threshold, window_ms)

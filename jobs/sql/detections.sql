@@ -18,16 +18,23 @@ WITH moments AS (  -- one row per begin, however many channels were hit there
         title_id, content_hash, track, model, model_version, defect, threshold, min_detected_s, window_s, start_ms
 ),
 
-pieces AS (  -- overlapping segments cut where the next begins, so that no time counts twice
+reached AS (  -- up to where there are hits without a pause: a long event of one channel may go on behind short ones of another
     SELECT
         *,
-        LEAST(
-            end_ms,
-            LEAD(start_ms, 1, end_ms) OVER (
-                PARTITION BY title_id, content_hash, track, model, model_version, defect ORDER BY start_ms
-            )
-        ) AS piece_end_ms
+        MAX(end_ms) OVER so_far AS reach_ms,
+        LEAD(start_ms) OVER (
+            PARTITION BY title_id, content_hash, track, model, model_version, defect ORDER BY start_ms
+        ) AS next_ms
     FROM moments
+    WINDOW so_far AS (
+        PARTITION BY title_id, content_hash, track, model, model_version, defect
+        ORDER BY start_ms ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW
+    )
+),
+
+pieces AS (  -- cut where the next hit begins, so that no time counts twice
+    SELECT *, LEAST(reach_ms, COALESCE(next_ms, reach_ms)) AS piece_end_ms
+    FROM reached
 ),
 
 windows AS (  -- what the window beginning at each hit covers; no window can cover more than one of these

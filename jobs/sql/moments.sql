@@ -3,8 +3,8 @@
 -- Reads:  {hits}  hits.sql, with the lowest score of interest for a threshold
 -- Grain:  one row per title x track x model x version x defect
 -- Times:  milliseconds; moments are in no order, one per channel and segment (or event, of models that have them):
---         udfs/rolling.py sorts and merges them, one title at a time, where grouping them here would shuffle as many groups as
---         there are segments
+--         udfs/rolling.py sorts them and merges those that reach a threshold, one title at a time; grouping them here would
+--         shuffle as many groups as there are segments
 
 SELECT
     title_id, content_hash, track, model, model_version, defect,
