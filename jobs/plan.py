@@ -18,7 +18,7 @@ INCOMPLETE = "incomplete"  # `jobs/maintain.py --mend` found segments missing
 # What may have mended itself without the file changing; such titles are tried again by every scan.
 TRANSIENT = ACCIDENTS | {"not_found", "unreadable", "storage_error", "no_space", INCOMPLETE}
 # Of them, what says nothing of the title itself: what is known of it stays.
-OUTAGES = frozenset({"storage_error", "no_space"})
+OUTAGES = frozenset({"storage_error", "no_space", "unreadable"})
 # Decoding from the start of a title to a span costs about this share of scoring the same audio on a CPU.
 SKIP_COST = 0.03
 _DELTA_FORBIDDEN = str.maketrans(dict.fromkeys(" ,;{}()\n\t=", "_"))

@@ -1,9 +1,11 @@
 """Decoding: exact where a span begins, safe whatever the file holds."""
 
 import contextlib
+import errno
 import itertools
 import os
 import signal as signals
+import struct
 import threading
 import time
 import wave
@@ -201,6 +203,46 @@ def test_files_that_are_not_media(tmp_path):
     expect("not_a_file", tmp_path / "folder.wav")
     expect("symlink", tmp_path / "link.wav")
     expect("not_found", tmp_path / "absent.wav")
+
+
+def test_storage_that_is_away_is_told_from_files_that_are(tmp_path, files, monkeypatch):
+    (tmp_path / "mount").mkdir()
+    expect("storage_error", tmp_path / "mount" / "a.wav")  # nothing is mounted there
+    expect("storage_error", tmp_path / "mount" / "series" / "1" / "a.wav")
+    (tmp_path / "mount" / "b.wav").touch()
+    expect("not_found", tmp_path / "mount" / "a.wav")
+    for number, code in (
+        (errno.ESTALE, "storage_error"),
+        (errno.EIO, "storage_error"),
+        (errno.ETIMEDOUT, "storage_error"),
+        (errno.EACCES, "unreadable"),
+        (errno.ELOOP, "unreadable"),
+    ):
+        monkeypatch.setattr("udfs.media.os.open", raises(OSError(number, os.strerror(number))))
+        expect(code, files["a.mp3"])
+
+
+def raises(error):
+    def call(*_args, **_kwargs):
+        raise error
+
+    return call
+
+
+def test_a_decoder_that_gets_on_is_not_stopped(tmp_path):
+    """However long it reads before it has something to hand over: here for longer than it may be still."""
+    decoder = Decoder(timeout_s=0.8)
+    path = tmp_path / "long.wav"
+    size = 1 << 30
+    header = struct.pack(
+        "<4sI4s4sIHHIIHH4sI", b"RIFF", size + 36, b"WAVE", b"fmt ", 16, 1, 8, 48_000, 48_000 * 16, 16, 16, b"data", size
+    )
+    with open(path, "wb") as file:
+        file.write(header)
+        file.truncate(len(header) + size)  # silence, of which the disk stores nothing
+    [track] = decoder.probe(encode_path(path))
+    assert track.duration_s == pytest.approx(size / (48_000 * 16), rel=1e-6)
+    decoder.close()
 
 
 def test_numbers_are_no_mpeg_audio(tmp_path):

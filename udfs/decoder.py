@@ -13,6 +13,7 @@ import signal
 import struct
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
@@ -28,7 +29,8 @@ from udfs.slots import SAMPLES, SlotReader, SlotWriter
 from udfs.stages import StageClock
 
 _HEADER = struct.Struct("<cI")
-_BLOCK, _DONE, _FAILED = b"B", b"D", b"F"
+_BLOCK, _ALIVE, _DONE, _FAILED = b"B", b"A", b"D", b"F"
+ALIVE_S = 0.25  # between two signs of life, where there is progress and nothing to hand over
 ACCIDENTS = frozenset({"crashed", "timeout", "out_of_memory"})
 
 
@@ -49,7 +51,8 @@ class Decoder:
     the first may have come of memory that another title took. The second time, the file is to blame.
 
     Args:
-        timeout_s: longest wait for the child's next message before it is killed.
+        timeout_s: longest wait for the child's next sign of life before it is killed. It gives one where it gets on, however
+            far it has to read or decode before there is something to hand over.
     """
 
     def __init__(self, timeout_s: float = 120.0) -> None:
@@ -156,10 +159,11 @@ class Decoder:
             while not finished:
                 kind, length = _HEADER.unpack(self._read(_HEADER.size))
                 answer = json.loads(bytes(self._read(length)))
-                finished = kind != _BLOCK
+                finished = kind in (_DONE, _FAILED)
                 if kind == _FAILED:
                     raise MediaError(answer["code"], answer["message"])
-                yield kind, answer
+                if kind != _ALIVE:
+                    yield kind, answer
         except BrokenPipeError as error:
             raise self._accident() from error
         finally:
@@ -195,7 +199,7 @@ class Decoder:
                 self.close()
                 raise MediaError(
                     "timeout",
-                    f"the decoder gave no sound for {self.timeout_s:g} s and was stopped; check the file by hand",
+                    f"the decoder got no further for {self.timeout_s:g} s and was stopped; check the file by hand",
                 )
             count = pipe.readinto(view[filled:])  # type: ignore[attr-defined]
             if not count:
@@ -240,14 +244,22 @@ def _serve(memory: int, freed: int) -> None:
         while view:
             view = view[answers.write(view) :]
 
+    told = 0.0
+
+    def progress() -> None:
+        nonlocal told
+        if time.monotonic() >= told + ALIVE_S:
+            send(_ALIVE, None)
+            told = time.monotonic()
+
     for line in sys.stdin.buffer:
         request = json.loads(line)
         path = os.fsdecode(decode_path(request["path"]))
         try:
             if request["do"] == "probe":
-                send(_DONE, {"tracks": [asdict(track) for track in probe(path)]})
+                send(_DONE, {"tracks": [asdict(track) for track in probe(path, progress)]})
             else:
-                _decode(path, request, slots, send)
+                _decode(path, request, slots, send, progress)
         except MediaError as error:
             send(_FAILED, {"code": error.code, "message": error.message})
         except MemoryError:
@@ -258,7 +270,13 @@ def _serve(memory: int, freed: int) -> None:
             send(_FAILED, {"code": "undecodable", "message": f"{type(error).__name__}: {describe(error)}"})
 
 
-def _decode(path: str, request: dict[str, Any], slots: SlotWriter, send: Callable[[bytes, Any], None]) -> None:
+def _decode(
+    path: str,
+    request: dict[str, Any],
+    slots: SlotWriter,
+    send: Callable[[bytes, Any], None],
+    progress: Callable[[], None],
+) -> None:
     report = DecodeReport()
     clock = StageClock()
     resamplers = [Resampler(rate) for rate in request["rates_hz"]]
@@ -270,6 +288,7 @@ def _decode(path: str, request: dict[str, Any], slots: SlotWriter, send: Callabl
         can_seek=request["can_seek"],
         is_timed=request["is_timed"],
         report=report,
+        progress=progress,
     )
 
     def pass_on(resampled: Iterator[Block]) -> None:

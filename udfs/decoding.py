@@ -5,7 +5,7 @@ from its presentation time stamp, so that damage and gaps do not shift what foll
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import av
 import av.error
@@ -31,6 +31,7 @@ def decode(
     can_seek: bool = False,
     is_timed: bool = True,
     report: DecodeReport | None = None,
+    progress: Callable[[], None] = lambda: None,
 ) -> Iterator[Block]:
     """Decode one track's samples in `[start_s - pre-roll, stop_s)` at the file's own rate.
 
@@ -46,6 +47,7 @@ def decode(
         can_seek: `TrackInfo.can_seek` of this track.
         is_timed: `TrackInfo.is_timed` of this track.
         report: receives counts of errors, gaps and decoded seconds.
+        progress: called with each frame, those before the span among them.
 
     Yields:
         Blocks of about one second, in rising order, float32 clipped to full scale as a player's
@@ -59,7 +61,7 @@ def decode(
     if can_seek and start_s > 2 * PRE_ROLL_S:
         attempt = DecodeReport()
         blocks = _decode_from(
-            path, track, first_s, stop_s, seek_s=start_s - 2 * PRE_ROLL_S, is_timed=True, report=attempt
+            path, track, first_s, stop_s, progress, seek_s=start_s - 2 * PRE_ROLL_S, is_timed=True, report=attempt
         )
         first = next(blocks, None)
         # A seek that landed late, or past the end, proves nothing: fall through to the start of the title.
@@ -70,7 +72,7 @@ def decode(
             finally:
                 vars(report).update(vars(attempt))
             return
-    yield from _decode_from(path, track, first_s, stop_s, seek_s=None, is_timed=is_timed, report=report)
+    yield from _decode_from(path, track, first_s, stop_s, progress, seek_s=None, is_timed=is_timed, report=report)
 
 
 def _decode_from(
@@ -78,6 +80,7 @@ def _decode_from(
     track: int,
     first_s: float,
     stop_s: float,
+    progress: Callable[[], None],
     *,
     seek_s: float | None,
     is_timed: bool,
@@ -107,6 +110,7 @@ def _decode_from(
         rate = 0
         suspected = 0
         for frame in _frames(container, stream, report, origin if is_timed else None):
+            progress()
             if frame.sample_rate != rate:
                 if position is not None:
                     position = round(position * frame.sample_rate / rate)

@@ -1,9 +1,10 @@
 """Opens and probes media files that nobody vetted, with PyAV (FFmpeg)."""
 
 import contextlib
+import errno
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import av
@@ -94,6 +95,8 @@ SEEK_EXACT_PCM_CONTAINERS = {"wav", "aiff", "w64", "mov"}
 # Containers whose header states a duration from the writer's knowledge, so that a shortfall means a cut-off file.
 DECLARING_CONTAINERS = {"mov", "matroska", "wav", "w64", "aiff", "flac", "avi", "caf", "tta", "wv", "mxf"}
 MAX_CONSECUTIVE_ERRORS = 64
+# Why a file cannot be opened though its storage is well: rights and names. All else (a stale handle, a dead server) passes.
+OF_THE_FILE = frozenset({errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENAMETOOLONG, errno.EINVAL})
 MOST_ENCRYPTED = 0.5  # of a track whose rest is worth scanning
 SHORTFALL_S = 1.0  # decoders pad the ends of a track; what is missing below this is not damage
 # What a header may claim and still be believed: telephone to measurement microphones, mono to the largest beds of objects.
@@ -154,7 +157,7 @@ def open_media(path: str) -> Iterator[av.container.InputContainer]:
     handed to FFmpeg by descriptor, with demuxers and protocols on an allow list.
 
     Raises:
-        MediaError: not_found, symlink, not_a_file, empty, unreadable, not_media.
+        MediaError: not_found, symlink, not_a_file, empty, unreadable, storage_error, not_media.
     """
     try:
         status = os.lstat(path)
@@ -168,9 +171,13 @@ def open_media(path: str) -> Iterator[av.container.InputContainer]:
             raise MediaError("empty", "expected audio, found a file of 0 bytes; deliver it again")
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except (FileNotFoundError, NotADirectoryError) as error:
+        if _is_bare(os.path.dirname(path)):
+            message = "neither the file nor anything beside it is there; is its storage mounted, on every node?"
+            raise MediaError("storage_error", message) from error
         raise MediaError("not_found", "the file does not exist (any more)") from error
     except OSError as error:
-        raise MediaError("unreadable", f"the file cannot be opened: {describe(error)}") from error
+        code = "unreadable" if error.errno in OF_THE_FILE else "storage_error"
+        raise MediaError(code, f"the file cannot be opened: {describe(error)}") from error
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise MediaError("not_a_file", "the file was replaced by something else while it was being opened")
@@ -191,6 +198,17 @@ def open_media(path: str) -> Iterator[av.container.InputContainer]:
         os.close(descriptor)
 
 
+def _is_bare(folder: str) -> bool:
+    """Whether a folder is missing or empty, as is one that something is to be mounted in."""
+    try:
+        with os.scandir(folder) as entries:
+            return next(entries, None) is None
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        return False
+
+
 def shortfall_s(announced_s: float) -> float:
     """Seconds by which a track may be shorter than its header or its packets announce: decoders pad its ends."""
     return max(min(SHORTFALL_S, 0.25 + 0.5 * announced_s), 0.01 * announced_s)
@@ -201,11 +219,15 @@ def is_cut_short(declared_s: float | None, duration_s: float) -> bool:
     return declared_s is not None and declared_s > duration_s + shortfall_s(declared_s)
 
 
-def probe(path: str) -> list[TrackInfo]:
+def probe(path: str, progress: Callable[[], None] = lambda: None) -> list[TrackInfo]:
     """Describe every audio track of a file, from its packets: nothing is decoded.
 
     All packets are read once, which gives each track a content hash that survives a new name or
     container, and a duration that does not come from a header.
+
+    Args:
+        path: local file.
+        progress: called with each packet.
 
     Raises:
         MediaError: the file cannot be opened, or has no audio track.
@@ -232,6 +254,7 @@ def probe(path: str) -> list[TrackInfo]:
                     break
                 continue
             errors = 0
+            progress()
             if packet.size and packet.stream_index in measures:
                 measures[packet.stream_index].add(packet)
         origin = origin_s(container)
