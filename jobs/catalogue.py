@@ -13,15 +13,18 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote_to_bytes, urlsplit
 
-from pyspark.sql import SparkSession
+from pyspark.sql import DataFrame, SparkSession
 
 from jobs import csv_table
 from jobs.launch import AuscultError
 from jobs.settings import DEFAULTS, ScanSettings
+from jobs.tables import times_as_text
 from udfs import remote
 from udfs.decoder import encode_path
 from udfs.media import MediaError
 
+# From 1900 to 9900: file systems hold times that tables and calendars do not.
+MOMENTS_NS = (-2_208_988_800 * 10**9, 250_245_244_800 * 10**9)
 STATUS_THREADS = 16  # a storage answers in some tens of milliseconds, and to many at once
 _CREDENTIALS = (
     "credentials_in_uri",
@@ -94,7 +97,7 @@ def read_rows(spark: SparkSession, location: str, what: str = "catalogue") -> li
         if path is None:
             return _read_remote(spark, location)
         if os.path.isdir(path):
-            return [row.asDict(recursive=True) for row in spark.read.format("delta").load(path).collect()]
+            return _collected(spark.read.format("delta").load(path))
         rows = _read_file(path)
     except Exception as error:  # Spark's errors have many classes and one meaning here
         said = " ".join((str(error).splitlines() or [type(error).__name__])[0].split())
@@ -225,7 +228,7 @@ def _title(title_id: str, uri: str, path: bytes, columns: dict[str, Any]) -> Tit
     try:
         status = os.lstat(path)
         if stat.S_ISREG(status.st_mode):
-            size_bytes, modified_ns = status.st_size, status.st_mtime_ns
+            size_bytes, modified_ns = status.st_size, min(max(status.st_mtime_ns, MOMENTS_NS[0]), MOMENTS_NS[1])
     except OSError:
         pass  # the probe says why
     return Title(title_id, uri, encode_path(path), size_bytes, modified_ns, columns)
@@ -288,7 +291,11 @@ def _read_remote(spark: SparkSession, location: str) -> list[dict[str, Any]]:
         frame = reader.parquet(location)
     else:
         frame = reader.format("delta").load(location)
-    return [row.asDict(recursive=True) for row in frame.collect()]
+    return _collected(frame)
+
+
+def _collected(frame: DataFrame) -> list[dict[str, Any]]:
+    return [row.asDict(recursive=True) for row in times_as_text(frame).collect()]
 
 
 def _titles(rows: list[dict[str, Any]], location: str, base: str) -> list[Title]:

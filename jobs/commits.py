@@ -7,15 +7,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from delta.tables import DeltaTable
+from pyspark.errors import AnalysisException
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import ArrayType, IntegerType, StringType, StructField, StructType
 
+from jobs.launch import AuscultError
 from jobs.literals import literal_frame
 from jobs.plan import INCOMPLETE
 from jobs.settings import OperatingPoint
 from jobs.storage import Storage
-from jobs.tables import STAGING, persist, read
+from jobs.tables import STAGING, first_line, persist, read
 from jobs.temporal_filter import detect
 from jobs.track_rows import merge_tracks, outcome
 from udfs.schemas import DETECTIONS, SCORED, SEGMENTS, TABLES
@@ -123,6 +125,8 @@ def _with_copies(
         copied = F.broadcast(literal_frame(spark, rows, _COPIES)).alias("copied")
         source = read(spark, storage, "segments") if is_stored else segments
         assert source is not None
+        # By name, so that Delta opens those files only that may have them.
+        source = source.where(F.col("title_id").isin(sorted({copy["from_title_id"] for copy in copies})))
         same = F.expr(
             "stored.title_id = copied.from_title_id AND stored.track = copied.from_track AND "
             "stored.content_hash = copied.content_hash AND "
@@ -200,10 +204,13 @@ def _delete(
         return
     schema = StructType([field for name in columns for field in TABLES[table] if field.name == name])
     same = " AND ".join(f"old.{name} = gone.{name}" for name in columns)
+    is_theirs = F.expr(f"{same} AND old.scan_id <> '{scan_id}'")
+    # By name as well, so that Delta opens those files only that may have them.
+    named = F.col("old.title_id").isin(sorted({key[columns.index("title_id")] for key in keys}))
     (
         DeltaTable.forPath(spark, storage.locate(table))
         .alias("old")
-        .merge(literal_frame(spark, keys, schema).alias("gone"), f"{same} AND old.scan_id <> '{scan_id}'")
+        .merge(literal_frame(spark, keys, schema).alias("gone"), is_theirs & named)
         .whenMatchedDelete()
         .execute()
     )
@@ -219,7 +226,14 @@ def recover(spark: SparkSession, storage: Storage) -> int:
         for chunk in storage.folders(f"{STAGING}/{scan_id}"):
             folder = f"{STAGING}/{scan_id}/{chunk}"
             if storage.exists(f"{folder}/rows/_SUCCESS"):
-                commit_chunk(spark, storage, folder)
+                try:
+                    commit_chunk(spark, storage, folder)
+                except (ValueError, TypeError, KeyError, OverflowError, AnalysisException) as error:
+                    raise AuscultError(
+                        f"warehouse {storage.root}: chunk {folder}, scored by a scan that ended before, cannot be brought in: "
+                        f"{first_line(error)}; please report this. To go on without it, delete that folder and run "
+                        "jobs/maintain.py --mend: its titles are scored again"
+                    ) from error
                 recovered += 1
         storage.delete(f"{STAGING}/{scan_id}")
     DeltaTable.forPath(spark, storage.locate("scans")).update("state = 'running'", {"state": "'interrupted'"})

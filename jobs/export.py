@@ -70,6 +70,7 @@ def occurrences(
     """
     from pyspark.sql import functions as F
 
+    from jobs import tables
     from jobs.analyses import analysis
 
     detections = sources["detections"]
@@ -79,8 +80,7 @@ def occurrences(
     found = analysis(spark, {**sources, "detections": detections}, "verdicts")
     if verdicts:
         found = found.where(F.coalesce("verdict", F.lit(UNREVIEWED)).isin(list(verdicts)))
-    # As text, since collecting would turn the time into that of the driver's own zone. The session's zone is UTC.
-    found = found.withColumn("reviewed_at", F.date_format("reviewed_at", "yyyy-MM-dd'T'HH:mm:ss.SSSSSS'Z'"))
+    found = tables.times_as_text(found)
     tracks = sources["tracks"].select("title_id", "track", *TRACK_COLUMNS)
     return found.join(tracks, ["title_id", "track"], "left")
 

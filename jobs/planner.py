@@ -1,5 +1,6 @@
 """Plans portions of a catalogue: what is known of its titles, which are to be opened, and what the files say."""
 
+import dataclasses
 import json
 from collections import defaultdict
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from pyspark.sql import SparkSession
 
 from jobs import tables
 from jobs.catalogue import Title
+from jobs.catalogue_columns import OwnColumns
 from jobs.launch import log
 from jobs.operating_points import Points
 from jobs.plan import OUTAGES, EqualTracks, KnownTrack, TitlePlan, is_unchanged, plan_title
@@ -47,17 +49,21 @@ class Planner:
     equal: EqualTracks
     describe: Callable[[str], None]
 
-    def known_tracks(self) -> dict[str, list[KnownTrack]]:
-        """What the table `tracks` holds, by title."""
+    def known_tracks(self, own: OwnColumns) -> dict[str, list[KnownTrack]]:
+        """What the table `tracks` holds, by title; `own` is told what it has of the catalogue's columns."""
         known: dict[str, list[KnownTrack]] = defaultdict(list)
         if not self.storage.has_table("tracks"):
             return known
         rows = tables.read(self.spark, self.storage, "tracks").selectExpr(
             "title_id", "track", "uri", "content_hash", "status", "error_code", "size_bytes",
-            "unix_micros(modified_at) AS modified_us", "coalesce(duration_s, 0D) AS duration_s", "decoded_s", "error", "scored_with",
+            "unix_micros(modified_at) AS modified_us", "coalesce(duration_s, 0D) AS duration_s", "decoded_s", "error", "scored_with", *own.selected,
         )  # fmt: skip
+        names = [entry.name for entry in dataclasses.fields(KnownTrack)]
         for row in rows.collect():
-            entry = KnownTrack(**{**row.asDict(), "scored_with": frozenset(row.scored_with or ())})
+            entry = KnownTrack(
+                **{**{name: row[name] for name in names}, "scored_with": frozenset(row.scored_with or ())}
+            )
+            own.note(entry.title_id, tuple(row[len(names) :]))
             known[entry.title_id].append(entry)
             if entry.status == "ok" and entry.track is not None:
                 self.equal.add(vars(entry))

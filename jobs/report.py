@@ -118,7 +118,7 @@ def _facts(source: "Source", scan: dict[str, Any] | None) -> list[tuple[str, str
     facts = [
         ("warehouse", source.root),
         ("catalogue", str(scan["catalogue"])),
-        ("started", f"{scan['started_at']:%Y-%m-%d %H:%M:%S} UTC by {scan['started_by']}"),
+        ("started", f"{scan['started_at'][:19].replace('T', ' ')} UTC by {scan['started_by']}"),
         ("state", str(scan["state"])),
     ]
     if scan["catalogue"] == STORED_SCORES:

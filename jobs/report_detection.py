@@ -2,7 +2,6 @@
 
 import html
 import math
-from datetime import datetime
 from typing import Any
 
 from jobs.report_content import Entry, shown
@@ -75,8 +74,8 @@ def _verdict(row: dict[str, Any]) -> str:
     text = str(row["verdict"]).replace("_", " ")
     text += f" ({row['cause']})" if row.get("cause") else ""
     text += f" by {row['reviewer']}" if row.get("reviewer") else ""
-    if isinstance(row.get("reviewed_at"), datetime):
-        text += f", {row['reviewed_at']:%Y-%m-%d}"
+    if row.get("reviewed_at"):
+        text += f", {row['reviewed_at'][:10]}"
     text += f": {row['note']}" if row.get("note") else ""
     return shown(text)
 

@@ -67,7 +67,8 @@ class Source:
 
     def _scan(self, wanted: str | None) -> dict[str, Any]:
         scans = sorted(
-            (row.asDict(recursive=True) for row in self.tables["scans"].collect()), key=lambda row: row["started_at"]
+            (row.asDict(recursive=True) for row in tables.times_as_text(self.tables["scans"]).collect()),
+            key=lambda row: row["started_at"],
         )
         if wanted is None:
             done = [row for row in scans if row["state"] == "finished" and row["titles_done"]]
@@ -123,7 +124,7 @@ class Source:
         ordered = verdicts.join(queue.select(*places, "worth").dropDuplicates(places), places, "left").orderBy(
             F.desc_nulls_last("worth"), F.desc("peak_score"), "title_id", "track", "start_s", "defect"
         )
-        rows = [row.asDict(recursive=True) for row in ordered.limit(limit).collect()]
+        rows = [row.asDict(recursive=True) for row in tables.times_as_text(ordered.limit(limit)).collect()]
         count = len(rows) if len(rows) < limit else verdicts.count()
         verdicts.unpersist()
         return rows, count

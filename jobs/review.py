@@ -172,15 +172,20 @@ def take_fingerprints(spark: "SparkSession", storage: "Storage", stretches: "Dat
     from jobs import tables
     from jobs.settings import ScanSettings
     from udfs.fingerprint import FINGERPRINT_ORDERS, FINGERPRINTED, fingerprints_udf
+    from udfs.remote import SCHEMES
     from udfs.schemas import FINGERPRINTS
 
     tables.create(spark, storage.locate("fingerprints"), FINGERPRINTS)
     key = ["content_hash", "start_s", "end_s"]
+    uri = F.col("uri")  # as udfs.remote.path_of: what is stored has no credentials
+    is_remote = uri.rlike(f"(?i)^({'|'.join(SCHEMES)})://")
+    path = F.when(uri.startswith("file://"), F.expr("substring(uri, 8)")).when(is_remote, uri).alias("path")
     where = (
         tables.read(spark, storage, "tracks")
-        .where("uri LIKE 'file://%' AND track IS NOT NULL")
+        .where("track IS NOT NULL")
         .dropDuplicates(["content_hash"])
-        .select("content_hash", "track", F.expr("substring(uri, 8)").alias("path"))
+        .select("content_hash", "track", path)
+        .where("path IS NOT NULL")
     )
     orders = (
         stretches.select(key)
@@ -298,6 +303,8 @@ def main(argv: list[str]) -> int:
 
 
 def _write(frame: "DataFrame", out: Path | None, *, for_filling: bool) -> None:
+    from jobs import tables
+
     names = (
         [*QUEUE, *(name for name in ("worth", *SUGGESTED) if name in frame.columns)] if for_filling else frame.columns
     )
@@ -306,7 +313,7 @@ def _write(frame: "DataFrame", out: Path | None, *, for_filling: bool) -> None:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow([*names, *blank])
         count = 0
-        for row in frame.collect():
+        for row in tables.times_as_text(frame).collect():
             values = row.asDict()
             shown = [f"{value:.4g}" if isinstance(value, float) and not name.endswith("_s") else csv_table.cell(value)
                      for name, value in ((name, values[name]) for name in names)]  # fmt: skip

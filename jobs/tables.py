@@ -23,7 +23,7 @@ from delta.exceptions import (
 from delta.tables import DeltaTable
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
-from pyspark.sql.types import StructField, StructType
+from pyspark.sql.types import StructField, StructType, TimestampType
 
 from jobs.launch import AuscultError, log
 from jobs.literals import literal_frame
@@ -111,6 +111,20 @@ def read(spark: SparkSession, storage: Storage, name: str) -> DataFrame:
     table = spark.read.format("delta").load(storage.locate(name))
     missing = [field for field in TABLES.get(name, ()) if table.columns and field.name not in table.columns]
     return table.withColumns({field.name: F.lit(None).cast(field.dataType) for field in missing}) if missing else table
+
+
+def times_as_text(frame: DataFrame) -> DataFrame:
+    """A frame with its times as text, ISO 8601 in UTC: collecting makes them those of the driver's own zone.
+
+    The session's zone is UTC (jobs/launch.py).
+    """
+    names = [field.name for field in frame.schema if isinstance(field.dataType, TimestampType)]
+    return frame.withColumns(
+        {
+            name: F.date_format(column, "yyyy-MM-dd'T'HH:mm:ss.SSSSSS'Z'")
+            for name, column in zip(names, quoted(names), strict=True)
+        }
+    )
 
 
 def require(storage: Storage, name: str) -> None:

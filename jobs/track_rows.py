@@ -1,21 +1,13 @@
 """Rows of the table `tracks`: what came of a planned track, and how it is brought into the table."""
 
-from collections import defaultdict
 from datetime import UTC, datetime
 from typing import Any
 
 from delta.tables import DeltaTable
 from pyspark.sql import Column, SparkSession
-from pyspark.sql.types import (
-    BooleanType,
-    DataType,
-    DoubleType,
-    LongType,
-    StringType,
-    StructField,
-    StructType,
-)
+from pyspark.sql.types import BooleanType, StructField, StructType
 
+from jobs.catalogue_columns import fitted, own_fields
 from jobs.literals import literal_frame
 from jobs.storage import Storage
 from jobs.tables import quoted, read
@@ -50,7 +42,9 @@ def outcome(track: dict[str, Any], mine: list[dict[str, Any]], scan_id: str) -> 
 
 
 def merge_tracks(spark: SparkSession, storage: Storage, tracks: list[dict[str, Any]], gone: list[list[Any]]) -> None:
-    """Bring `tracks` to what was seen: one row per title and track, further catalogue columns kept.
+    """Bring `tracks` to what was seen: one row per title and track.
+
+    Of the catalogue's own columns those change that these tracks' titles have; what others gave the table stays.
 
     Args:
         spark: the session.
@@ -60,13 +54,13 @@ def merge_tracks(spark: SparkSession, storage: Storage, tracks: list[dict[str, A
     """
     location = storage.locate("tracks")
     present = read(spark, storage, "tracks").schema
-    own = _own_columns(present, tracks)
+    own = own_fields(present, (track["columns"] for track in tracks))
     schema = StructType([*TRACKS.fields, *own, StructField("is_gone", BooleanType())])
     rows: list[tuple[Any, ...]] = []
     for track in tracks:
-        values = {**track["columns"], **{name: track.get(name) for name in TRACKS.names}, "is_gone": False}
+        values = {**fitted(track["columns"], own), **{name: track.get(name) for name in TRACKS.names}, "is_gone": False}
         values["modified_at"] = _timestamp(track["modified_ns"])
-        rows.append(tuple(_fitted(values.get(field.name), field.dataType) for field in schema))
+        rows.append(tuple(values[name] for name in schema.names))
     for title_id, number in gone:
         values = {"title_id": title_id, "track": number, "is_gone": True}
         rows.append(tuple(values.get(field.name) for field in schema))
@@ -91,47 +85,6 @@ def merge_tracks(spark: SparkSession, storage: Storage, tracks: list[dict[str, A
         .whenNotMatchedInsert("NOT new.is_gone", values={name: f"new.{name}" for name in quoted(columns)})
         .execute()
     )
-
-
-def _own_columns(present: StructType, tracks: list[dict[str, Any]]) -> list[StructField]:
-    """Fields for the catalogue's own columns: as the table has them, else by their values."""
-    fields = {field.name: field for field in present if field.name not in TRACKS.names}
-    seen: dict[str, list[Any]] = defaultdict(list)
-    for track in tracks:
-        for name, value in track["columns"].items():
-            seen[name].append(value)
-    for name, values in seen.items():
-        if name not in fields:
-            comment = {"comment": "Column of the catalogue"}
-            fields[name] = StructField(name, _type_of(values), True, comment)
-    return list(fields.values())
-
-
-def _type_of(values: list[Any]) -> DataType:
-    kinds = {type(value) for value in values if value is not None}
-    if kinds == {bool}:
-        return BooleanType()
-    if kinds == {int}:
-        return LongType()
-    if kinds and kinds <= {int, float}:
-        return DoubleType()
-    return StringType()
-
-
-def _fitted(value: Any, data_type: DataType) -> Any:
-    """A catalogue's value as the column's type; NULL where it does not fit."""
-    try:
-        if value is None:
-            return None
-        if isinstance(data_type, StringType):
-            return str(value)
-        if isinstance(data_type, LongType) and not isinstance(value, bool):
-            return int(value)
-        if isinstance(data_type, DoubleType):
-            return float(value)
-    except (TypeError, ValueError):
-        return None
-    return value
 
 
 def _timestamp(nanoseconds: int | None) -> datetime | None:

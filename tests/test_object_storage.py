@@ -182,6 +182,11 @@ def test_nothing_is_opened_but_by_descriptor(s3, scratch):
 
 
 @pytest.mark.chaos
+def test_a_word_in_a_name_is_no_credential():
+    for uri in ("s3://media/what?design=1.wav", "s3://media/a&assignment=3.wav"):
+        assert not remote.has_credentials(uri)
+
+
 @pytest.mark.parametrize(
     "uri",
     [
@@ -191,6 +196,7 @@ def test_nothing_is_opened_but_by_descriptor(s3, scratch):
         "abfss://container:hunter2@account.dfs.core.windows.net/a.flac",
         "https://me:hunter2@host/a.flac",
         "https://host/a.flac?X-Amz-Signature=hunter2",
+        "https://account.blob.core.windows.net/media/a.flac?sv=2025&sig=hunter2",
         "s3://media/a.flac?access_key=AKIA&secret_key=hunter2",
     ],
 )

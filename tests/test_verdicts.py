@@ -3,6 +3,7 @@
 import csv
 import shutil
 import threading
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -134,3 +135,16 @@ def test_verdicts_may_be_written_beside_a_running_scan(place, spark):
     assert table(spark, place, "reviews", "beside").count() == len(written)
     assert table(spark, place, "segments", "beside").count() > 0
     assert table(spark, place, "scans", "beside").first().state == "finished"
+
+
+def test_times_are_written_in_utc_wherever_the_driver_is(spark, monkeypatch):
+    monkeypatch.setenv("TZ", "America/New_York")
+    time.tzset()
+    try:
+        frame = spark.sql(
+            "SELECT TIMESTAMP '2026-07-01 12:00:00Z' AS `at (UTC)`, CAST(NULL AS TIMESTAMP) AS never, 1 AS n"
+        )
+        assert tables.times_as_text(frame).collect() == [("2026-07-01T12:00:00.000000Z", None, 1)]
+    finally:
+        monkeypatch.undo()
+        time.tzset()

@@ -35,7 +35,8 @@ _SWEEP_AFTER_S = 60.0
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _SECRET_PARAMETER = re.compile(
-    r"([?&;][^=&;]*(?:secret|passw|token|sig|credential|access_?key|api_?key)[^=&;]*=)[^&;]*", re.IGNORECASE
+    r"([?&;][^=&;]*(?:secret|passw|token|\bsig\b|signature|credential|access_?key|api_?key)[^=&;]*=)[^&;]*",
+    re.IGNORECASE,
 )
 _DENIED = re.compile(r"ACCESS_DENIED|FORBIDDEN|INVALID_ACCESS_KEY|SIGNATURE|HTTP status 40[13]|PermissionDenied", re.I)
 

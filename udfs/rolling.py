@@ -51,13 +51,13 @@ def _rises(
     hits = np.flatnonzero(score >= threshold)
     starts, ends = np.empty(len(hits), dtype=np.int64), np.empty(len(hits), dtype=np.int64)
     count, reach = 0, 0
-    for hit in hits:  # time that hits share counts once, whichever of them begins first and goes on longest
-        if count == 0 or start_ms[hit] > starts[count - 1]:
+    for place in hits:  # time that hits share counts once, whichever of them begins first and goes on longest
+        if count == 0 or start_ms[place] > starts[count - 1]:
             if count:
-                ends[count - 1] = min(reach, start_ms[hit])
-            starts[count] = start_ms[hit]
+                ends[count - 1] = min(reach, int(start_ms[place]))
+            starts[count] = start_ms[place]
             count += 1
-        reach = max(reach, end_ms[hit])
+        reach = max(reach, int(end_ms[place]))
     if count:
         ends[count - 1] = reach
     held = np.empty(count, dtype=np.int64)
