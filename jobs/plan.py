@@ -277,13 +277,15 @@ def _row(title: Title, info: TrackInfo | None) -> dict[str, Any]:
             "track": info.track,
             "codec": info.codec,
             "container": info.container,
-            "language": info.language or row["language"],
+            "language": info.language if info.language not in (None, "", "und") else row["language"] or info.language,
             "sample_rate_hz": info.sample_rate_hz,
             "channels": info.channels,
             "channel_layout": info.channel_layout,
             "duration_s": info.duration_s,
             "declared_s": info.declared_s,
             "encrypted_share": info.encrypted_share,
+            "begins_s": info.begins_s,
+            "beyond_s": info.beyond_s,
         }
     return row
 

@@ -23,6 +23,8 @@ def outcome(track: dict[str, Any], mine: list[dict[str, Any]], scan_id: str) -> 
     row["decoded_s"] = sum(report["decoded_s"] for report in mine)
     failed = next((report for report in mine if report["error_code"] is not None), None)
     declared_s, duration_s = row.pop("declared_s", None), row["duration_s"]
+    expected_s = duration_s - row.pop("begins_s", 0.0)  # what an earlier version staged has none
+    beyond_s = row.pop("beyond_s", 0.0)
     if encrypted_share := row.pop("encrypted_share", 0.0):
         row["error_code"] = "encrypted"
         row["error"] = f"{encrypted_share:.0%} of the track is scrambled and was not scored; deliver it decrypted"
@@ -31,9 +33,15 @@ def outcome(track: dict[str, Any], mine: list[dict[str, Any]], scan_id: str) -> 
     elif is_cut_short(declared_s, duration_s):
         row["error_code"] = "truncated"
         row["error"] = f"the header announces {declared_s:.1f} s, the file holds {duration_s:.1f} s; deliver it again"
-    elif row["decoded_s"] < duration_s - max(SHORTFALL_S, 0.01 * duration_s):
+    elif row["decoded_s"] < expected_s - max(SHORTFALL_S, 0.01 * expected_s):
         row["error_code"] = "short_decode"
-        row["error"] = f"the packets announce {duration_s:.1f} s, {row['decoded_s']:.1f} s could be decoded"
+        row["error"] = f"the packets announce {expected_s:.1f} s, {row['decoded_s']:.1f} s could be decoded"
+    elif beyond_s > 0.0:
+        row["error_code"] = "beyond_header"
+        row["error"] = (
+            f"the header announces {duration_s:.1f} s, the file goes on for some {beyond_s:.1f} s more, which players leave out "
+            f"and so did the scan; deliver it again"
+        )
     elif row["decoded_s"] == 0.0:
         row["error_code"], row["error"] = "no_samples", "the track is there and holds no audio; the file may be cut off"
     if row["error_code"] is not None:

@@ -9,6 +9,7 @@ import struct
 import threading
 import time
 import wave
+from pathlib import Path
 
 import av
 import numpy as np
@@ -16,6 +17,8 @@ import pytest
 from scipy.io import wavfile
 from signals import write, write_as
 
+from jobs import plan
+from jobs.track_rows import outcome
 from udfs.blocks import Block, Resampler
 from udfs.decode_report import DecodeReport
 from udfs.decoder import Decoder, encode_path
@@ -392,3 +395,76 @@ def test_names_that_are_not_text(tmp_path, music):
     decoder = Decoder()
     assert decoder.probe(encode_path(raw))[0].codec == "pcm_s16le"
     decoder.close()
+
+
+def shifted(source, target, shifts_s, lengths_s=(None, None)):
+    """A file whose tracks are one file's packets, each so much later and cut to its length."""
+    with contextlib.ExitStack() as stack:
+        new = stack.enter_context(av.open(str(target), "w"))
+        inputs = [stack.enter_context(av.open(str(source))) for _ in shifts_s]
+        streams = [new.add_stream_from_template(old.streams.audio[0]) for old in inputs]
+        moved = []
+        for old, stream, shift_s, length_s in zip(inputs, streams, shifts_s, lengths_s, strict=True):
+            for packet in old.demux(audio=0):
+                if packet.size and (length_s is None or packet.pts * packet.time_base < length_s):
+                    packet.stream = stream
+                    packet.pts = packet.dts = packet.pts + round(shift_s / packet.time_base)
+                    moved.append(packet)
+        for packet in sorted(moved, key=lambda packet: packet.pts * packet.time_base):
+            new.mux(packet)
+    return str(target)
+
+
+def test_tracks_that_begin_late_or_end_early_are_whole(music, tmp_path):
+    whole = write(tmp_path / "whole.flac", np.tile(music, (1, 2))[:, : 30 * 48_000], 48_000)
+    late, short = probe(shifted(whole, tmp_path / "tracks.mka", (5.0, 0.0), (None, 12.0)))
+    assert (late.begins_s, late.duration_s) == pytest.approx((5.0, 35.0), abs=0.2)
+    assert (short.begins_s, short.duration_s) == pytest.approx((0.0, 12.0), abs=0.2)
+    assert (late.declared_s, short.declared_s) == (pytest.approx(35.0, abs=0.2), None)
+    for info in (late, short):
+        report = DecodeReport()
+        list(decode(str(tmp_path / "tracks.mka"), info.track, is_timed=info.is_timed, report=report))
+        row = {**plan._row(plan.Title("t", "file:///t", "/t", 1, 1), info)}
+        found = outcome(row, [{"decoded_s": report.decoded_s, "error_code": None, "error": None}], "s")
+        assert (found["status"], found["error_code"]) == ("ok", None), found
+    half = {"decoded_s": report.decoded_s / 2, "error_code": None, "error": None}
+    assert outcome({**plan._row(plan.Title("t", "", "/t", 1, 1), short)}, [half], "s")["error_code"] == "short_decode"
+
+
+@pytest.mark.parametrize("claimed", [0, 0xFFFFFFFF])
+def test_a_wave_file_that_does_not_know_its_length_is_whole(music, tmp_path, claimed):
+    path = Path(write(tmp_path / "a.wav", music, 48_000))
+    content = bytearray(path.read_bytes())
+    at = content.index(b"data") + 4
+    content[at : at + 4] = content[4:8] = claimed.to_bytes(4, "little")
+    path.write_bytes(content)
+    [info] = probe(str(path))
+    report = DecodeReport()
+    decoded = sum(block.samples.shape[1] for block in decode(str(path), 0, is_timed=info.is_timed, report=report))
+    assert decoded == music.shape[1]
+    assert (report.events, report.packet_errors, info.beyond_s) == ([], 0, 0.0)
+
+
+def test_what_a_wave_file_holds_beyond_its_header_is_told(music, tmp_path):
+    """As after 4 GiB of a header of 32 bits; chunks, tags and padding behind the data are none of it."""
+    path = Path(write(tmp_path / "a.wav", music, 48_000))
+    whole = path.read_bytes()
+    at = whole.index(b"data") + 4
+    kept = music.shape[1] // 3
+    head = whole[:4] + (at + kept * 4).to_bytes(4, "little") + whole[8:at] + (kept * 4).to_bytes(4, "little")
+    path.write_bytes(head + whole[at + 4 :])
+    [info] = probe(str(path))
+    assert info.beyond_s == pytest.approx((music.shape[1] - kept) / 48_000, abs=0.01)
+    row = {**plan._row(plan.Title("t", "file:///t", "/t", 1, 1), info)}
+    found = outcome(row, [{"decoded_s": info.duration_s, "error_code": None, "error": None}], "s")
+    assert (found["status"], found["error_code"]) == ("partial", "beyond_header")
+    assert "deliver it again" in found["error"]
+    for behind in (
+        b"",
+        b"LIST" + bytes(300_000),
+        b"ID3\x04" + b"\xff" * 300_000,
+        bytes(300_000),
+        b"bext" + b"\x90" * 300_000,
+    ):
+        path.write_bytes(whole + behind)
+        assert probe(str(path))[0].beyond_s == 0.0

@@ -95,6 +95,8 @@ SEEK_EXACT_PCM_CONTAINERS = {"wav", "aiff", "w64", "mov"}
 # Containers whose header states a duration from the writer's knowledge, so that a shortfall means a cut-off file.
 DECLARING_CONTAINERS = {"mov", "matroska", "wav", "w64", "aiff", "flac", "avi", "caf", "tta", "wv", "mxf"}
 MAX_CONSECUTIVE_ERRORS = 64
+MOST_CHUNKS = 1000  # before a WAV file's data
+LONGEST_TAIL = 1 << 16  # bytes behind a WAV file's data that are not worth a word
 # Why a file cannot be opened though its storage is well: rights and names. All else (a stale handle, a dead server) passes.
 OF_THE_FILE = frozenset({errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENAMETOOLONG, errno.EINVAL})
 MOST_ENCRYPTED = 0.5  # of a track whose rest is worth scanning
@@ -141,6 +143,8 @@ class TrackInfo:
     error_code: str | None = None
     error: str | None = None
     encrypted_share: float = 0.0  # of the packets; what is not encrypted can be scanned
+    begins_s: float = 0.0  # of `duration_s`: how long the title runs before the track begins
+    beyond_s: float = 0.0  # how much more the file holds than its header says, which no player plays
 
 
 def describe(error: Exception) -> str:
@@ -265,13 +269,18 @@ def probe(path: str, progress: Callable[[], None] = lambda: None) -> list[TrackI
             for number, stream in enumerate(streams)
         ]
         if container_name in DECLARING_CONTAINERS or (container_name == "mp3" and _has_xing_header(path)):
+            longest_s = max(track.duration_s for track in tracks)
             for track, stream in zip(tracks, streams, strict=True):
+                # Matroska has one duration for all of its tracks, which the longest one is to reach.
+                is_own = container_name != "matroska" or track.duration_s > longest_s - SHORTFALL_S
                 if stream.duration is not None and stream.time_base is not None:
-                    track.declared_s = float(stream.duration * stream.time_base)
-                elif container.duration is not None and len(container.streams) == len(streams):
+                    track.declared_s = float(stream.duration * stream.time_base) if is_own else None
+                elif container.duration is not None and len(container.streams) == len(streams) and is_own:
                     track.declared_s = container.duration / av.time_base
                 if container_name == "wav" and track.declared_s is not None:
                     track.declared_s *= _riff_excess(path)
+        if container_name == "wav":
+            tracks[0].beyond_s = _beyond_data_s(path)
         return tracks
 
 
@@ -283,6 +292,40 @@ def _riff_excess(path: str) -> float:
     claimed = int.from_bytes(head[4:8], "little") + 8
     is_stream = head[:4] != b"RIFF" or claimed in (8, 0xFFFFFFFF + 8)
     return 1.0 if is_stream or claimed <= size else claimed / size
+
+
+def _beyond_data_s(path: str) -> float:
+    """Seconds of a WAV file behind what its header calls the data: sizes of 32 bits overflow, recorders die, editors err.
+
+    What follows the data by rights, further chunks and tags, is none of it.
+    """
+    size = os.path.getsize(path)
+    with open(path, "rb") as file:
+        if file.read(4) != b"RIFF":  # RF64 and BW64 have sizes of 64 bits
+            return 0.0
+        at, byte_rate = 12, 0
+        for _ in range(MOST_CHUNKS):
+            file.seek(at)
+            name, length = file.read(4), int.from_bytes(file.read(4), "little")
+            if name == b"fmt ":
+                byte_rate = int.from_bytes(file.read(16)[8:12], "little")
+            if name == b"data" or len(name) < 4:
+                break
+            at += 8 + length + length % 2
+        end = at + 8 + length
+        beyond = size - end
+        is_open = length in (0, 0xFFFFFFFF)  # a stream, whose end is the file's
+        if name != b"data" or is_open or not byte_rate or beyond <= max(LONGEST_TAIL, size // 100):
+            return 0.0
+        file.seek(end + length % 2)
+        first = file.read(8)
+        if all(32 <= byte < 127 for byte in first[:4]) or first.startswith((b"ID3", b"TAG")):  # a chunk or a tag
+            return 0.0
+        for place in range(end, size, max(LONGEST_TAIL, beyond // 16)):  # here and there: padding is all zeros
+            file.seek(place)
+            if any(file.read(LONGEST_TAIL)):
+                return beyond / byte_rate
+    return 0.0
 
 
 def _has_xing_header(path: str) -> bool:
@@ -314,7 +357,7 @@ def _track_info(
     codec = stream.codec_context
     name = codec.name if codec is not None else "unknown"
     rate_hz, channels = (int(codec.sample_rate or 0), int(codec.channels or 0)) if codec is not None else (0, 0)
-    is_timed, duration_s = measure.clock(origin_s)
+    is_timed, begins_s, duration_s = measure.clock(origin_s)
     is_pcm = name.startswith("pcm_") and container in SEEK_EXACT_PCM_CONTAINERS
     info = TrackInfo(
         track=number,
@@ -329,6 +372,7 @@ def _track_info(
         can_seek=is_timed and (is_pcm or (name, container) in SEEK_EXACT),
         is_timed=is_timed,
         encrypted_share=encrypted.share,
+        begins_s=begins_s,
     )
     if encrypted.share > MOST_ENCRYPTED:
         info.error_code = "encrypted"

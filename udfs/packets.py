@@ -78,11 +78,14 @@ class PacketMeasure:
         no_frames = self.frames[None]  # not the count of those alike: spliced streams may be of several rates
         return not is_short and (alike < FEWEST_FRAMES or no_frames > MOST_BESIDE_FRAMES * self.count)
 
-    def clock(self, origin_s: float) -> tuple[bool, float]:
-        """Whether the packets' time stamps are usable, and how long the track is by them, or by its packets' lengths; seconds.
+    def clock(self, origin_s: float) -> tuple[bool, float, float]:
+        """What the packets say of time: are their stamps usable; where on the title's time line does the track begin and end?
 
         Args:
             origin_s: where the container's clock stands at the title's zero.
+
+        Returns:
+            Whether they are, and the two in seconds; where they are not, zero and the sum of the packets' lengths.
         """
         tick = float(self.time_base) if self.time_base else 0.0
         counted_s = self.duration * tick
@@ -92,7 +95,7 @@ class PacketMeasure:
         is_timed = self.first is not None and self.backward == 0
         if counted_s > 0 and extent_s - max(start_s, 0.0) > 1.5 * counted_s + 60.0:
             is_timed = False
-        return is_timed, max(extent_s if is_timed else counted_s, 0.0)
+        return is_timed, max(start_s, 0.0) if is_timed else 0.0, max(extent_s if is_timed else counted_s, 0.0)
 
 
 def _mpeg_audio_form(packet: memoryview) -> int | None:
