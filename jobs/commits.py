@@ -12,6 +12,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import ArrayType, IntegerType, StringType, StructField, StructType
 
+from jobs import interrupted
 from jobs.launch import AuscultError
 from jobs.literals import literal_frame
 from jobs.plan import INCOMPLETE
@@ -222,7 +223,8 @@ def recover(spark: SparkSession, storage: Storage) -> int:
     Call only while holding the warehouse's lease.
     """
     recovered = 0
-    for scan_id in storage.folders(STAGING):
+    scan_ids = storage.folders(STAGING)
+    for scan_id in scan_ids:
         for chunk in storage.folders(f"{STAGING}/{scan_id}"):
             folder = f"{STAGING}/{scan_id}/{chunk}"
             if storage.exists(f"{folder}/rows/_SUCCESS"):
@@ -236,5 +238,5 @@ def recover(spark: SparkSession, storage: Storage) -> int:
                     ) from error
                 recovered += 1
         storage.delete(f"{STAGING}/{scan_id}")
-    DeltaTable.forPath(spark, storage.locate("scans")).update("state = 'running'", {"state": "'interrupted'"})
+    interrupted.close(spark, storage, scan_ids)
     return recovered

@@ -121,6 +121,8 @@ def _facts(source: "Source", scan: dict[str, Any] | None) -> list[tuple[str, str
         ("started", f"{scan['started_at'][:19].replace('T', ' ')} UTC by {scan['started_by']}"),
         ("state", str(scan["state"])),
     ]
+    if scan["went_on_with"]:
+        facts.append(("went on with", f"{', '.join(scan['went_on_with'])} (interrupted; what they did counts here)"))
     if scan["catalogue"] == STORED_SCORES:
         return [*facts, ("titles", "none opened: other operating points over stored scores")]
     if scan["titles_done"] is not None:

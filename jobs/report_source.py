@@ -10,6 +10,7 @@ from pyspark.sql import functions as F
 
 from jobs import sql, tables
 from jobs.analyses import analysis
+from jobs.interrupted import run_of
 from jobs.launch import AuscultError, log
 from jobs.literals import literal_frame
 from jobs.report_content import Entry
@@ -53,7 +54,7 @@ class Source:
         self.detections, self.tracks = self.tables["detections"], self.tables["tracks"]
         if self.scan is None:
             return
-        mine = F.col("scan_id") == self.scan["scan_id"]
+        mine = F.col("scan_id").isin([*self.scan["went_on_with"], self.scan["scan_id"]])
         if self.scan["catalogue"] == tables.STORED_SCORES:
             self.detections = self.detections.where(mine)
             return
@@ -66,22 +67,39 @@ class Source:
         self.detections = self.detections.where(mine).unionByName(replaced)
 
     def _scan(self, wanted: str | None) -> dict[str, Any]:
+        """The row of a scan with what the interrupted ones before it did; `went_on_with` has their ids."""
         scans = sorted(
             (row.asDict(recursive=True) for row in tables.times_as_text(self.tables["scans"]).collect()),
             key=lambda row: row["started_at"],
         )
         if wanted is None:
-            done = [row for row in scans if row["state"] == "finished" and row["titles_done"]]
-            if not done:
+            finished = (self._with_interrupted(scans, row) for row in reversed(scans) if row["state"] == "finished")
+            found = next((row for row in finished if row["titles_done"]), None)
+            if found is None:
                 raise AuscultError(
                     f"warehouse {self.root}: no finished scan has scored titles; name one with --scan, or --scan {ALL}"
                 )
-            return done[-1]
+            return found
         found = next((row for row in scans if row["scan_id"] == wanted), None)
         if found is None:
             known = ", ".join(row["scan_id"] for row in scans[-5:]) or "none"
             raise AuscultError(f"--scan {wanted}: not in the table scans of {self.root}; the latest there: {known}")
-        return found
+        return self._with_interrupted(scans, found)
+
+    @staticmethod
+    def _with_interrupted(scans: list[dict[str, Any]], scan: dict[str, Any]) -> dict[str, Any]:
+        if scan["catalogue"] == tables.STORED_SCORES:
+            return {**scan, "went_on_with": []}
+        *before, last = run_of(scans, scan["scan_id"])
+        whole = {**last, "went_on_with": [row["scan_id"] for row in before]}
+        for row in before:
+            for name in ("titles_done", "titles_rejected", "audio_done_h"):
+                whole[name] = (whole[name] or 0) + (row[name] or 0)
+            # The last one found done what these had scored.
+            titles = (row["titles_done"] or 0) + (row["titles_rejected"] or 0)
+            whole["titles_skipped"] = max(0, (whole["titles_skipped"] or 0) - titles)
+            whole["audio_skipped_h"] = max(0.0, (whole["audio_skipped_h"] or 0.0) - (row["audio_done_h"] or 0.0))
+        return whole
 
     def precision(self) -> list[dict[str, Any]]:
         """Precision over the whole warehouse: a verdict holds for its content in every scan."""

@@ -95,15 +95,18 @@ def print_result(
 
 
 def _print_detections(spark: "SparkSession", storage: "Storage", scan_id: str, *, has_many: bool) -> None:
-    from jobs import tables
+    from jobs import interrupted, tables
     from jobs.timecode import clock
 
-    found = tables.read(spark, storage, "detections").where(f"scan_id = '{scan_id}'")
+    scans = [row.asDict() for row in tables.read(spark, storage, "scans").collect()]
+    run = [row["scan_id"] for row in interrupted.run_of(scans, scan_id)]
+    found = tables.read(spark, storage, "detections").where(f"scan_id IN ({', '.join(map(repr, run))})")
     rows = found.orderBy("title_id", "track", "start_s", "defect").limit(SHOWN + 1).collect()
     if not rows:
         print("no new detections")
         return
-    print("\ndetections of this scan:")
+    before = f" and of the interrupted ones before it, {', '.join(run[:-1])}" if run[:-1] else ""
+    print(f"\ndetections of this scan{before}:")
     print(
         f"  {'title':40} {'track':>5} {'defect':13} {'from':>11} {'to':>11} {'seconds':>8} {'peak':>5}  channels"
         + ("  model" if has_many else "")

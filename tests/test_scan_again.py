@@ -14,6 +14,7 @@ from signals import music_like, write
 
 from jobs import commits, plan, scan, scan_run
 from jobs.launch import AuscultError
+from jobs.report_source import Source
 from jobs.storage import Storage
 
 
@@ -134,7 +135,7 @@ def test_titles_whose_file_is_the_same_are_decoded_once(place, spark, tmp_path, 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("step", ["_append", "_append_detections", "merge_tracks"])
-def test_an_interrupted_commit_is_finished_by_the_next_scan(place, spark, tmp_path, monkeypatch, step):
+def test_an_interrupted_commit_is_finished_by_the_next_scan(place, spark, tmp_path, monkeypatch, capsys, step):
     shutil.copy(place / "settings.yaml", tmp_path / "settings.yaml")
     shutil.copytree(place / "catalogue" / "music", tmp_path / "catalogue")
     original = getattr(commits, step)
@@ -148,12 +149,24 @@ def test_an_interrupted_commit_is_finished_by_the_next_scan(place, spark, tmp_pa
         run(tmp_path)
     monkeypatch.setattr(commits, step, original)
     monkeypatch.setattr(scan_run.ScanRun, "_score_chunk", None)  # all there is to do is to finish the commit
+    capsys.readouterr()
     assert run(tmp_path) == 0
     rows = table(spark, tmp_path, "segments").collect()
     assert len(rows) == 2 * 2 * 13
     assert len({(row.title_id, row.track, row.channel, row.start_s) for row in rows}) == len(rows)
     assert table(spark, tmp_path, "detections").count() == 1
     assert table(spark, tmp_path, "tracks").count() == 2
+    # What the first one did is told with the second, which had nothing left to do.
+    first, second = table(spark, tmp_path, "scans").orderBy("started_at").collect()
+    assert (first.state, first.titles_done, first.titles_rejected, first.audio_done_h > 0) == ("failed", 2, 0, True)
+    assert (second.titles_done, second.titles_skipped) == (0, 2)
+    assert f"detections of this scan and of the interrupted ones before it, {first.scan_id}:\n" in capsys.readouterr().out
+    source = Source(spark, Storage(spark, str(tmp_path / "warehouse")), None)
+    assert source.detections.count() == 1
+    assert source.scan is not None
+    assert {name: source.scan[name] for name in ("scan_id", "went_on_with", "titles_done", "titles_skipped")} == {
+        "scan_id": second.scan_id, "went_on_with": [first.scan_id], "titles_done": 2, "titles_skipped": 0,
+    }  # fmt: skip
 
 
 @pytest.mark.slow
