@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jobs.launch import AuscultError, default_warehouse, run, session
+from jobs.launch import AuscultError, default_warehouse, log, run, session
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -74,13 +74,15 @@ def main(argv: list[str]) -> int:
     tables.require(storage, "segments")
     models = registry.shipped(options.model or stored_versions(spark, storage))
     points = operating_points.from_settings(models, settings)
+    for warning in operating_points.unused(models, settings):
+        log.warning("%s", warning)
     if options.operating_points is not None:
         points = operating_points.from_table(spark, storage, options.operating_points, points)
     started, scan_id = time.monotonic(), tables.new_scan_id()
     row = tables.new_scan(scan_id, tables.STORED_SCORES, settings, models, points, device=None)
     ours = " OR ".join(f"(model = '{model.name}' AND model_version = '{model.version}')" for model in models)
     with Lease(storage, scan_id):
-        if storage.folders(tables.STAGING):
+        if storage.folders(tables.STAGING) and not options.dry_run:
             commits.recover(spark, storage)
         before = tables.read(spark, storage, "detections").where(ours)
         counts = {(row.defect, "before"): row["count"] for row in before.groupBy("defect").count().collect()}

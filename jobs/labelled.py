@@ -73,7 +73,7 @@ def label_rows(spark: "SparkSession", location: str) -> list[LabelRow]:
     Raises:
         AuscultError: it cannot be read, or a row names no title, or there is no column of defects.
     """
-    from jobs.catalogue import read_rows
+    from jobs.catalogue_rows import read_rows
 
     rows = []
     for number, row in enumerate(read_rows(spark, location, "labels"), start=1):

@@ -11,7 +11,7 @@ from pyspark.sql import functions as F
 from jobs import tables
 from jobs.launch import AuscultError
 from jobs.literals import literal_frame
-from jobs.settings import OperatingPoint, ScanSettings
+from jobs.settings import DEFAULT_POINTS, OperatingPoint, ScanSettings
 from jobs.storage import Storage
 from udfs.schemas import OPERATING_CURVES, OPERATING_POINTS
 
@@ -40,6 +40,19 @@ def from_settings(models: Iterable["ShippedModel"], settings: ScanSettings) -> P
                 )
             points[model.name, model.version, label] = point
     return points
+
+
+def unused(models: Iterable["ShippedModel"], settings: ScanSettings) -> list[str]:
+    """Warnings of the settings' points that are for none of the models, nor shipped: names that may be misspelt."""
+    models = list(models)
+    known = sorted({label for model in models for label in model.contract.defects})
+    keys = {*DEFAULT_POINTS, *known, *(f"{model.name}/{label}" for model in models for label in model.contract.defects)}
+    return [
+        f"settings operating_points.{key}: none of the models has such a defect, the point counts for nothing; they have "
+        f"{', '.join(known)}"
+        for key in settings.operating_points
+        if key not in keys
+    ]
 
 
 def from_table(spark: SparkSession, storage: Storage, version: str, base: Points) -> Points:

@@ -1,6 +1,7 @@
 """Settings of a scan. conf/scan.yaml holds the same values with the reason for each."""
 
 import dataclasses
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,7 @@ SIDECARS = (
     ".xml", ".json", ".yaml", ".yml", ".csv", ".tsv", ".ini", ".db", ".py", ".zip", ".torrent", ".cue", ".m3u",
     ".m3u8", ".pls", ".xmp", ".edl", ".ale", ".fcpxml",
     ".sfv", ".md5", ".crc", ".sha1", ".sha256", ".sha512", ".mhl", ".par2", ".ifo", ".bup", ".mpls", ".clpi", ".bdmv",
+    "assetmap", "volindex",
     ".pek", ".pkf", ".sfk", ".asd", ".reapeaks",
     ".part", ".partial", ".filepart", ".crdownload", ".tmp", ".bak", ".ds_store",
 )  # fmt: skip
@@ -122,18 +124,13 @@ def _settings(values: dict[str, Any]) -> ScanSettings:
     points = values.pop("operating_points", {})
     if not isinstance(points, dict):
         raise ValueError("operating_points must map defects to threshold, min_detected_s and window_s")
-    parsed = dict(DEFAULT_POINTS)
-    for defect, point in points.items():
-        if not isinstance(point, dict):
-            raise ValueError(f"operating_points.{defect}: expected threshold, min_detected_s and window_s")
-        parsed[str(defect)] = _checked(OperatingPoint, point, f"operating_points.{defect}.")
-    if "default" in points:  # whoever gives one means it for all that the file does not name
-        for defect in DEFAULT_POINTS.keys() - points.keys():
-            if "/" not in defect:
-                ignored_channels = DEFAULT_POINTS[defect].ignored_channels
-                parsed[defect] = dataclasses.replace(parsed["default"], ignored_channels=ignored_channels)
-    settings: ScanSettings = _checked(ScanSettings, values, "")
-    settings = dataclasses.replace(settings, operating_points=parsed)
+    parsed = _points(points)
+    settings: ScanSettings = _checked(ScanSettings(), values, "")
+    settings = dataclasses.replace(
+        settings,
+        operating_points=parsed,
+        ignored_suffixes=tuple(suffix.lower() for suffix in settings.ignored_suffixes),
+    )
     for name, point in parsed.items():
         if not 0.0 <= point.threshold <= 1.0:
             raise ValueError(f"operating_points.{name}.threshold: expected 0 to 1, found {point.threshold}")
@@ -148,15 +145,42 @@ def _settings(values: dict[str, Any]) -> ScanSettings:
     for name in ("chunk_channel_h_per_core", "decode_timeout_s"):
         if getattr(settings, name) <= 0:
             raise ValueError(f"{name}: expected more than 0, found {getattr(settings, name)}")
+    if not 0.0 <= settings.max_rejected_share <= 1.0:
+        raise ValueError(f"max_rejected_share: expected 0 to 1, found {settings.max_rejected_share:g}")
+    if settings.max_crashed_titles < 0:
+        raise ValueError(f"max_crashed_titles: expected 0 or more, found {settings.max_crashed_titles}")
+    if wrong := [suffix for suffix in settings.ignored_suffixes if "." not in suffix and suffix not in SIDECARS]:
+        raise ValueError(f"ignored_suffixes: expected suffixes with their dot, found {wrong[0]!r}; write '.{wrong[0]}'")
     if settings.cpu_runtime not in RUNTIMES:
         raise ValueError(f"cpu_runtime: expected one of {', '.join(RUNTIMES)}, found {settings.cpu_runtime!r}")
     return settings
 
 
-def _checked(kind: type, values: dict[str, Any], prefix: str) -> Any:
-    """Build a settings object; every value must have the type of its default."""
-    defaults = {entry.name: getattr(kind(), entry.name) for entry in dataclasses.fields(kind)}
-    known = sorted(set(defaults) | ({"operating_points"} if kind is ScanSettings else set()))
+def _points(points: dict[str, Any]) -> dict[str, OperatingPoint]:
+    """Operating points of a file over the shipped ones; what a point leaves out is as without the point."""
+    parsed = dict(DEFAULT_POINTS)
+    # The default one first, since whoever gives one means it for all that the file does not name; a defect before
+    # MODEL/DEFECT, which says how that model differs.
+    for key in sorted(points, key=lambda key: (key != "default", "/" in str(key))):
+        name, point = str(key), points[key]
+        if not isinstance(point, dict):
+            raise ValueError(f"operating_points.{name}: expected threshold, min_detected_s and window_s")
+        base = next(parsed[other] for other in (name, name.rpartition("/")[2], "default") if other in parsed)
+        parsed[name] = _checked(base, point, f"operating_points.{name}.")
+        if name == "default":
+            for defect, shipped in DEFAULT_POINTS.items():
+                if "/" not in defect and defect != name:
+                    parsed[defect] = dataclasses.replace(parsed[name], ignored_channels=shipped.ignored_channels)
+    return {
+        name: dataclasses.replace(point, ignored_channels=tuple(channel.upper() for channel in point.ignored_channels))
+        for name, point in parsed.items()
+    }
+
+
+def _checked(base: Any, values: dict[str, Any], prefix: str) -> Any:
+    """Settings with other values, each of which must have the type of the one before."""
+    defaults = {entry.name: getattr(base, entry.name) for entry in dataclasses.fields(base)}
+    known = sorted(set(defaults))
     taken: dict[str, Any] = {}
     for key, value in values.items():
         if key not in known:
@@ -170,8 +194,10 @@ def _checked(kind: type, values: dict[str, Any], prefix: str) -> Any:
             taken[key] = value
         elif isinstance(default, float) and isinstance(value, int | float):
             taken[key] = float(value)
+            if not math.isfinite(taken[key]):
+                raise ValueError(f"{prefix}{key}: expected a number, found {value}")
         elif isinstance(default, int | str) and isinstance(value, type(default)):
             taken[key] = value
         else:
             raise ValueError(f"{prefix}{key}: expected {type(default).__name__}, found {value!r}")
-    return kind(**taken)
+    return dataclasses.replace(base, **taken)

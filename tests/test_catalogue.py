@@ -1,11 +1,12 @@
 import json
 import os
+from collections import Counter
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from jobs import catalogue
+from jobs import catalogue_folder, catalogue_rows
 from jobs.catalogue import read_catalogue
 from jobs.launch import AuscultError
 from jobs.settings import ScanSettings
@@ -72,7 +73,84 @@ def test_spark_reads_a_csv_of_elsewhere_as_it_is_read_here(tmp_path, spark):
     for separator in (",", ";", "\t"):
         path = tmp_path / "x.csv"
         path.write_text(f'uri{separator}title_id\n"Hits{separator} ""the"".wav"{separator}1\n')
-        assert catalogue._read_remote(spark, str(path)) == catalogue._read_file(str(path))
+        assert catalogue_rows._read_with_spark(spark, str(path), ".csv") == catalogue_rows._read_file(str(path))
+
+
+@pytest.mark.parametrize("suffix", ["json", "jsonl"])
+def test_spark_reads_json_of_elsewhere_as_it_is_read_here(tmp_path, spark, suffix):
+    """An array over several lines too, and a line separator that JSON allows inside a text."""
+    rows = [{"uri": "a\u2028b.wav", "title_id": "1"}, {"uri": "c.wav", "title_id": "2", "year": 1999}]
+    path = tmp_path / f"x.{suffix}"
+    path.write_text(
+        json.dumps(rows, ensure_ascii=False, indent=1)
+        if suffix == "json"
+        else "\n".join(json.dumps(row, ensure_ascii=False) for row in rows)
+    )
+    assert (
+        catalogue_rows._read_with_spark(spark, str(path), f".{suffix}") == catalogue_rows._read_file(str(path)) == rows
+    )
+
+
+@pytest.mark.parametrize("form", ["parquet", "csv", "json"])
+def test_a_table_that_spark_wrote_as_a_folder(tmp_path, spark, form):
+    for name in (f"list.{form}", "list"):
+        path = tmp_path / name
+        frame = spark.createDataFrame([(1, "a.wav"), (2, "b.wav")], "title_id int, uri string")
+        frame.write.option("header", True).format(form).save(str(path))
+        titles = {title.title_id: title.path for title in read(path, spark).titles}
+        base = tmp_path if "." in name else path
+        assert titles == {"1": f"{base}/a.wav", "2": f"{base}/b.wav"}
+
+
+def test_a_table_as_people_type_it(tmp_path):
+    (tmp_path / "x.csv").write_text("URI,Title_ID,Genre\n,,\nFILE:///a/b%20c.wav,1,news\n,,\nd.wav,,\n")
+    first, second = read(tmp_path / "x.csv").titles
+    assert (first.uri, first.title_id, first.columns) == ("file:///a/b%20c.wav", "1", {"Genre": "news"})
+    assert (second.title_id, second.path) == ("d.wav", f"{tmp_path}/d.wav")
+    (tmp_path / "x.json").write_text('[{"uri": "a\\u0000.wav"}]')
+    with pytest.raises(AuscultError, match=r"row 1 has uri 'a\\x00.wav', which holds a NUL"):
+        read(tmp_path / "x.json")
+
+
+def test_tables_inside_a_catalogue_folder_are_no_titles(tmp_path):
+    for folder in ("warehouse/scans/_delta_log", "warehouse/segments/_delta_log", "warehouse/_staging/1/1/rows",
+                   "other/_delta_log", "films"):  # fmt: skip
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "part-0.parquet").write_text("x")
+    (tmp_path / "warehouse" / "_staging" / "1" / "lease").write_text("x")
+    (tmp_path / "films" / "ASSETMAP").write_text("x")
+    (tmp_path / "films" / "a.wav").write_text("x")
+    found = read(tmp_path)
+    assert [title.title_id for title in found.titles] == ["films/a.wav", "films/part-0.parquet"]
+    assert found.ignored == {"Delta tables": 2, "assetmap": 1}
+    keys = [os.path.relpath(os.path.join(top, name), tmp_path) for top, _, names in os.walk(tmp_path) for name in names]
+    ignored: Counter = Counter()
+    assert sorted(catalogue_folder.sorted_out(keys, ScanSettings(), ignored)) == ["films/a.wav", "films/part-0.parquet"]
+    assert ignored == {"Delta tables": 5, "assetmap": 1}
+
+
+def test_names_that_look_like_an_encoded_one_stay_apart(tmp_path):
+    for name in (b"\xff.wav", b"%FF.wav", b"100%.wav"):
+        with open(os.fsencode(tmp_path) + b"/" + name, "wb"):
+            pass
+    assert {title.title_id: title.path for title in read(tmp_path).titles} == {
+        "%FF.wav": f"{tmp_path}/%FF.wav", "%25FF.wav": f"{tmp_path}/%25FF.wav", "100%.wav": f"{tmp_path}/100%25.wav",
+    }  # fmt: skip
+
+
+def test_a_folder_that_goes_while_it_is_listed(tmp_path, monkeypatch):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "1.wav").write_text("x")
+    scandir = os.scandir
+
+    def goes(folder):
+        if folder.endswith(b"/a"):
+            os.rename(folder, os.fsencode(tmp_path.parent) + b"/moved")
+        return scandir(folder)
+
+    monkeypatch.setattr(catalogue_folder.os, "scandir", goes)
+    assert [title.title_id for title in read(tmp_path).titles] == ["b/1.wav"]
 
 
 def test_a_folder_loses_no_name(tmp_path):
@@ -125,7 +203,7 @@ def test_what_systems_keep_beside_titles_is_no_title(tmp_path):
     assert found.ignored["._*"] == 2
     assert found.ignored["@eaDir/"] == found.ignored["lost+found/"] == 1
     assert sum(found.ignored.values()) == len(left_out) + len(not_entered)
-    everything = catalogue.read_catalogue(None, str(tmp_path), ScanSettings(ignored_folders=()))
+    everything = read_catalogue(None, str(tmp_path), ScanSettings(ignored_folders=()))
     assert len(everything.titles) == len(kept) + len(not_entered)
 
 

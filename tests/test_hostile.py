@@ -15,7 +15,7 @@ from mutations import mutations
 from signals import music_like, write
 
 from jobs import planner, scan
-from jobs.catalogue import _readable
+from jobs.catalogue_folder import readable
 
 pytestmark = [pytest.mark.chaos, pytest.mark.slow]
 
@@ -58,7 +58,7 @@ def test_every_hostile_file_ends_as_the_right_row(scanned):
     assert len(cases) >= 200
     wrong = []
     for case in cases:
-        found = rows.pop(_readable(case.name), [])
+        found = rows.pop(readable(case.name), [])
         said = sorted((row.status, row.error_code, round(row.decoded_s, 2)) for row in found)
         is_right = len(found) == case.tracks and all(
             row.status in case.status

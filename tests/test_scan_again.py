@@ -160,7 +160,9 @@ def test_an_interrupted_commit_is_finished_by_the_next_scan(place, spark, tmp_pa
     first, second = table(spark, tmp_path, "scans").orderBy("started_at").collect()
     assert (first.state, first.titles_done, first.titles_rejected, first.audio_done_h > 0) == ("failed", 2, 0, True)
     assert (second.titles_done, second.titles_skipped) == (0, 2)
-    assert f"detections of this scan and of the interrupted ones before it, {first.scan_id}:\n" in capsys.readouterr().out
+    assert (
+        f"detections of this scan and of the interrupted ones before it, {first.scan_id}:\n" in capsys.readouterr().out
+    )
     source = Source(spark, Storage(spark, str(tmp_path / "warehouse")), None)
     assert source.detections.count() == 1
     assert source.scan is not None

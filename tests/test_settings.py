@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,24 @@ def test_a_default_point_counts_for_what_the_file_does_not_name(tmp_path):
     assert settings.operating_point("click", "clicks") == shipped.operating_point("click", "clicks")
     path.write_text("operating_points: {hiss: {threshold: 0.7}}\n")
     assert read_settings(path).operating_point("hum") == shipped.operating_point("hum")
+
+
+def test_what_a_point_leaves_out_stays_as_it_is(tmp_path):
+    path = tmp_path / "s.yaml"
+    path.write_text(
+        "operating_points:\n  hum: {threshold: 0.5}\n  mine/hum: {window_s: 30}\n  clicks/click: {window_s: 5}\n"
+        "  wobble: {threshold: 0.7, ignored_channels: [lfe]}\n"
+    )
+    settings, shipped = read_settings(path), ScanSettings()
+    assert settings.operating_point("hum") == replace(shipped.operating_point("hum"), threshold=0.5)
+    assert settings.operating_point("hum", "mine") == replace(settings.operating_point("hum"), window_s=30.0)
+    assert settings.operating_point("click", "clicks") == OperatingPoint(0.98, 0.002, 5.0)
+    assert settings.operating_point("wobble") == OperatingPoint(0.7, 20.0, 80.0, ("LFE",))
+    path.write_text(
+        "operating_points:\n  hum: {threshold: 0.6}\n  default: {min_detected_s: 3, ignored_channels: [FC]}\n"
+    )
+    assert read_settings(path).operating_point("hum") == OperatingPoint(0.6, 3.0, 80.0, ("LFE",))
+    assert read_settings(path).operating_point("wobble") == OperatingPoint(0.9, 3.0, 80.0, ("FC",))
 
 
 def test_the_training_settings_are_valid():
@@ -53,6 +72,11 @@ def test_the_training_settings_are_valid():
             "cpu_runtime: expected one of torch, openvino, openvino-bf16, openvino-int8, found 'fast'",
         ),
         ("cpu_runtime: 3", "cpu_runtime: expected str, found 3"),
+        ("ignored_suffixes: [txt]", "expected suffixes with their dot, found 'txt'; write '.txt'"),
+        ("max_rejected_share: 5", "max_rejected_share: expected 0 to 1, found 5"),
+        ("max_crashed_titles: -1", "max_crashed_titles: expected 0 or more, found -1"),
+        ("decode_timeout_s: .nan", "decode_timeout_s: expected a number, found nan"),
+        ("operating_points: {hum: {threshold: .nan}}", "operating_points.hum.threshold: expected a number, found nan"),
     ],
 )
 def test_mistakes_are_named(tmp_path, text, message):
