@@ -56,8 +56,15 @@ class Title:
 
 @dataclass(frozen=True)
 class Catalogue:
-    """Titles in a fixed order, and how many files and folders were left out, by suffix or name."""
+    """What is to be scanned.
 
+    Args:
+        name: the location, the same however it was typed.
+        titles: in a fixed order.
+        ignored: how many files and folders were left out, by suffix or name.
+    """
+
+    name: str
     titles: list[Title]
     ignored: Counter
 
@@ -88,7 +95,7 @@ def read_catalogue(
     if is_folder and not os.path.isdir(os.path.join(path, "_delta_log")) and not written_by_spark(path):
         return _read_folder(path, settings, limit)
     base = os.path.dirname(path) if suffix_of(path) or not is_folder else path
-    return Catalogue(_titles(read_rows(spark, location), location, base, limit), Counter())
+    return Catalogue(_name(location), _titles(read_rows(spark, location), location, base, limit), Counter())
 
 
 def _read_at(spark: SparkSession, location: str, settings: ScanSettings, limit: int | None) -> Catalogue:
@@ -109,7 +116,7 @@ def _read_at(spark: SparkSession, location: str, settings: ScanSettings, limit: 
     base = location.rstrip("/")
     if suffix_of(location):
         base = base.rpartition("/")[0]
-    return Catalogue(_titles(rows, location, base, limit), Counter())
+    return Catalogue(_name(location), _titles(rows, location, base, limit), Counter())
 
 
 def _list_folder(location: str, settings: ScanSettings, limit: int | None) -> Catalogue:
@@ -121,7 +128,15 @@ def _list_folder(location: str, settings: ScanSettings, limit: int | None) -> Ca
         uri = f"{location.rstrip('/')}/{key}"
         status = found[key]
         titles.append(Title(key, uri, uri, status.size_bytes, status.modified_ns, is_named_by_path=True))
-    return Catalogue(titles[:limit], ignored)
+    return Catalogue(_name(location), titles[:limit], ignored)
+
+
+def _name(location: str) -> str:
+    """A location as the table `scans` has it."""
+    if "://" in location and not is_file_uri(location):
+        return location.rstrip("/")
+    path = local_path(location) if is_file_uri(location) else os.fsencode(location)
+    return catalogue_folder.readable(os.path.abspath(path))
 
 
 def _read_folder(root: str, settings: ScanSettings, limit: int | None) -> Catalogue:
@@ -131,7 +146,7 @@ def _read_folder(root: str, settings: ScanSettings, limit: int | None) -> Catalo
     for key, title_id in list(zip(keys, catalogue_folder.title_ids(keys), strict=True))[:limit]:
         path = os.path.join(os.fsencode(root), key)
         titles.append(_title(title_id, path, {}, is_named_by_path=True))
-    return Catalogue(titles, ignored)
+    return Catalogue(_name(root), titles, ignored)
 
 
 def _title(title_id: str, path: bytes, columns: dict[str, Any], *, is_named_by_path: bool = False) -> Title:
@@ -172,6 +187,16 @@ def _with_status(title: Title) -> Title:
             raise AuscultError(f"catalogue: {title.uri}: {error.message}; run the same command again later") from error
         return title  # the probe says why
     return replace(title, size_bytes=status.size_bytes, modified_ns=status.modified_ns)
+
+
+def size_of(uri: str) -> int | None:
+    """Size of a file or object by a title's URI, bytes; None where it is not there or cannot be told."""
+    try:
+        if is_file_uri(uri):
+            return os.lstat(local_path(uri)).st_size
+        return remote.status(uri).size_bytes if remote.is_remote(uri) else None
+    except (OSError, MediaError):
+        return None
 
 
 def _titles(rows: list[dict[str, Any]], location: str, base: str, limit: int | None) -> list[Title]:

@@ -1,7 +1,7 @@
 """The catalogue's own columns in the table `tracks`: names, types, and values that changed where the file did not."""
 
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import Any
@@ -109,6 +109,8 @@ class OwnColumns:
         self._fields = [field for field in own_fields(present, [names]) if field.name.lower() in stored]
         self._new = {name.lower() for name in names} - stored
         self._stored: dict[str, int] = {}
+        self._unfit: Counter = Counter()  # values by column
+        self._examples: dict[str, tuple[str, Any]] = {}
         self._waiting: list[Title] = []
 
     @property
@@ -124,12 +126,34 @@ class OwnColumns:
     def compare(self, titles: Iterable[Title]) -> None:
         """Set aside those of the titles that `tracks` knows with other values."""
         for title in titles:
-            if title.title_id not in self._stored or not (self._fields or self._new):
+            if not (self._fields or self._new):
                 continue
             own = own_columns(title.columns)
-            is_same = hash(tuple(fitted(own, self._fields).values())) == self._stored[title.title_id]
+            ours = fitted(own, self._fields)
+            self._note_unfit(title.title_id, own, ours)
+            if title.title_id not in self._stored:
+                continue
+            is_same = hash(tuple(ours.values())) == self._stored[title.title_id]
             if not is_same or any(value is not None for name, value in own.items() if name.lower() in self._new):
                 self._waiting.append(title)
+
+    @property
+    def unfit(self) -> list[str]:
+        """Warnings of values that are NULL in `tracks`, since its column is of another type."""
+        types = {field.name: field.dataType.simpleString() for field in self._fields}
+        return [
+            f"catalogue column {name}: {count} values do not fit the column of the table tracks ({types[name]}) and are NULL "
+            f"there, such as {self._examples[name][1]!r} of title {self._examples[name][0]!r}"
+            for name, count in sorted(self._unfit.items())
+        ]
+
+    def _note_unfit(self, title_id: str, own: Mapping[str, Any], ours: Mapping[str, Any]) -> None:
+        given = {name.lower(): value for name, value in own.items()}
+        for name, value in ours.items():
+            found = given.get(name.lower())
+            if value is None and found not in (None, "") and found == found:  # NaN, which pandas writes, is nothing
+                self._unfit[name] += 1
+                self._examples.setdefault(name, (title_id, found))
 
     def renew(self, least: int = 1) -> None:
         """Bring what was set aside into `tracks`, where it is of that many titles at least; rows of scored titles have it."""

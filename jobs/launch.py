@@ -3,9 +3,12 @@
 import ctypes
 import logging
 import os
+import signal
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -73,8 +76,19 @@ def run(main: Callable[[list[str]], int]) -> None:
         print("stopped; run the same command again to go on", file=sys.stderr)
         status = 130
     sys.stdout.flush()
-    _stop_session()
+    try:
+        _stop_session()
+    except Exception:
+        if status != 130:  # Ctrl-C goes to Spark's JVM as well, which may be gone by now
+            raise
     sys.exit(status)
+
+
+def _interrupted(number: int, frame: FrameType | None) -> None:
+    # Every call to the JVM, which ends too, would tell of its loss, by the root logger; ours has a level of its own.
+    for name in ("", "py4j"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    raise KeyboardInterrupt
 
 
 def _stop_session() -> None:
@@ -118,6 +132,8 @@ def session(name: str) -> "SparkSession":
         .config("spark.sql.execution.pyspark.udf.faulthandler.enabled", "true")
         .getOrCreate()
     )
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, _interrupted)  # pyspark's own first calls the JVM
     if "DeltaSparkSessionExtension" not in str(spark.conf.get("spark.sql.extensions", "")):
         spark.stop()
         raise AuscultError(

@@ -73,8 +73,12 @@ class Lease:
         self._done.set()
         if self._thread is not None:
             self._thread.join(timeout=RENEW_S)
-        if self._is_mine():
-            self.storage.delete(LEASE)
+        try:
+            if self._is_mine():
+                self.storage.delete(LEASE)
+        except Exception:
+            if error is None:
+                raise  # else what went wrong first is to be told; whoever comes next finds this process dead
 
     def check(self) -> None:
         """Raise AuscultError if another job has taken the lease, as it may from one that stood still for long."""

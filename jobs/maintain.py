@@ -1,10 +1,10 @@
-"""Keeps a warehouse's tables in order: counts rows and finds duplicates and gaps, mends them, compacts, vacuums.
+"""Keeps a warehouse's tables in order: finds duplicates and gaps, mends them, forgets titles that are gone, compacts, vacuums.
 
-Reads: every Delta table of the warehouse, what scans have staged.
-Writes: nothing (--check, --dry-run); --mend the tables tracks, segments, detections and scans; --compact and --vacuum the
-    files of all tables, never a row.
+Reads: every Delta table of the warehouse, what scans have staged; --forget-gone the catalogue.
+Writes: nothing (--check, --dry-run); --mend the tables tracks, segments, detections and scans; --forget-gone takes rows out
+    of tracks, segments and detections; --compact and --vacuum the files of all tables, never a row.
 One row per: prints one line per kind of problem, table compacted and table vacuumed.
-Launch: spark-submit jobs/maintain.py [--check] [--mend] [--compact] [--vacuum] [--dry-run]
+Launch: spark-submit jobs/maintain.py [--check] [--mend] [--forget-gone CATALOGUE] [--compact] [--vacuum] [--dry-run]
 Takes: one pass over the table segments without its scores; compaction rewrites what lies in small files.
 """
 
@@ -12,6 +12,7 @@ import argparse
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jobs.launch import AuscultError, default_warehouse, run, session
@@ -39,6 +40,13 @@ def arguments(argv: list[str]) -> argparse.Namespace:
         "--check", action="store_true", help="count rows, find duplicates and gaps (the default); only reads"
     )
     parser.add_argument("--mend", action="store_true", help="mend what --check finds")
+    parser.add_argument(
+        "--forget-gone",
+        metavar="CATALOGUE",
+        help="take titles out of the tables that were scanned from this catalogue and are not in it any more",
+    )
+    parser.add_argument("--settings", type=Path, metavar="YAML", help="of the scan: which files of a folder are titles")
+    parser.add_argument("--force-forget", action="store_true", help="allow --forget-gone to forget more than half")
     parser.add_argument("--compact", action="store_true", help="merge the tables' small files")
     parser.add_argument("--vacuum", action="store_true", help="delete files that no table needs any more")
     parser.add_argument(
@@ -59,7 +67,7 @@ def arguments(argv: list[str]) -> argparse.Namespace:
             f"--retain-h {options.retain_h:g}: below {SAFE_RETAIN_H:.0f} h long queries, time travel and writers at work "
             "lose files that they still need; once nobody reads or writes this warehouse, add --force-retention"
         )
-    options.check = options.check or options.mend or not (options.compact or options.vacuum)
+    options.check = options.check or not (options.mend or options.forget_gone or options.compact or options.vacuum)
     return options
 
 
@@ -151,10 +159,14 @@ def _settings(spark: "SparkSession", values: dict[str, str]) -> Iterator[None]:
 
 
 def main(argv: list[str]) -> int:
-    """Check, mend, compact, vacuum: what was asked for, in this order."""
+    """Check, mend, forget, compact, vacuum: what was asked for, in this order."""
     options = arguments(argv)
+    from jobs.settings import read_settings
+
+    settings = read_settings(options.settings)
     spark = session("auscult maintain")
-    from jobs import tables
+    from jobs import commits, gone, tables
+    from jobs.catalogue import read_catalogue
     from jobs.consistency import check
     from jobs.lease import Lease
     from jobs.storage import Storage, absolute
@@ -167,20 +179,33 @@ def main(argv: list[str]) -> int:
         raise
     except Exception as error:
         raise AuscultError(f"warehouse {warehouse}: {tables.first_line(error)}") from error
+    catalogue = None
+    if options.forget_gone is not None:
+        catalogue = read_catalogue(spark, options.forget_gone, settings)
+        if not catalogue.titles:
+            raise AuscultError(
+                f"--forget-gone {options.forget_gone}: there are no titles in it; is its storage mounted?"
+            )
     found = None
-    if options.check:
+    if options.check or (options.mend and options.dry_run):
         found = check(spark, storage)
         found.print()
     if options.dry_run:
+        if catalogue is not None:
+            gone.forget(spark, storage, catalogue, is_dry=True, is_forced=options.force_forget)
         if options.compact:
             compact(spark, storage, is_dry=True)
         if options.vacuum:
             vacuum(spark, storage, options.retain_h, is_dry=True)
         print("nothing was written (--dry-run)")
-    elif options.mend or options.compact or options.vacuum:
+    elif options.mend or catalogue is not None or options.compact or options.vacuum:
         with Lease(storage, f"maintain-{tables.new_scan_id()}") as lease:
             if options.mend:
                 found = _mend_all(spark, storage, lease)
+            if catalogue is not None:
+                if lease.was_abandoned or storage.folders(tables.STAGING):
+                    commits.recover(spark, storage)
+                gone.forget(spark, storage, catalogue, is_dry=False, is_forced=options.force_forget)
             if options.compact:
                 compact(spark, storage, is_dry=False)
             if options.vacuum:
@@ -189,7 +214,7 @@ def main(argv: list[str]) -> int:
 
 
 def _mend_all(spark: "SparkSession", storage: "Storage", lease: "Lease") -> "Findings":
-    """Finish what a dead scan left, mend what a new check finds, and check once more."""
+    """Finish what a dead scan left, mend what a check finds, and check once more."""
     from jobs import commits, tables
     from jobs.consistency import check, mend
 
@@ -201,6 +226,7 @@ def _mend_all(spark: "SparkSession", storage: "Storage", lease: "Lease") -> "Fin
     if storage.folders(tables.STAGING) or is_dead:
         print(f"finished {commits.recover(spark, storage)} chunks that a dead scan had scored")
     found = check(spark, storage)
+    found.print()
     if found.is_clean:
         print("nothing else to mend")
         return found

@@ -297,8 +297,8 @@ def _text(value: Any) -> str | None:
 def own_columns(columns: dict[str, Any]) -> dict[str, Any]:
     """The catalogue's own columns under names that the table `tracks` has room for.
 
-    >>> own_columns({"genre": "jazz", "status": "new", "Original title": "X"})
-    {'genre': 'jazz', 'catalogue_status': 'new', 'Original_title': 'X'}
+    >>> own_columns({"genre": "jazz", "status": "new", "Original title": "X", "Genre": "Bop"})
+    {'genre': 'jazz', 'catalogue_status': 'new', 'Original_title': 'X', 'Genre_': 'Bop'}
     """
     taken = {name.lower() for name in TRACKS.names}
     renamed: dict[str, Any] = {}
@@ -308,8 +308,8 @@ def own_columns(columns: dict[str, Any]) -> dict[str, Any]:
             plain = f"catalogue_{plain}"
         while plain.lower() in taken:
             plain += "_"
-        if plain.lower() not in {other.lower() for other in renamed}:
-            renamed[plain] = value
+        taken.add(plain.lower())
+        renamed[plain] = value
     return renamed
 
 

@@ -4,15 +4,16 @@ import dataclasses
 import json
 from collections import defaultdict
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 from pyspark.sql import SparkSession
 
 from jobs import tables
-from jobs.catalogue import Title
+from jobs.catalogue import STATUS_THREADS, Title, size_of
 from jobs.catalogue_columns import OwnColumns
-from jobs.launch import log
+from jobs.launch import AuscultError, log
 from jobs.operating_points import Points
 from jobs.plan import OUTAGES, EqualTracks, KnownTrack, TitlePlan, is_unchanged, plan_title
 from jobs.scan_report import Tally
@@ -21,6 +22,9 @@ from jobs.storage import Storage
 from udfs.media import TrackInfo
 from udfs.probing import probe_udf
 from udfs.schemas import PROBED
+
+NAMESAKES_TRIED = 1000  # two folders of the same names differ in more than the thousandth of them
+TOLD_TITLES = 100
 
 
 @dataclass
@@ -68,6 +72,34 @@ class Planner:
             if entry.status == "ok" and entry.track is not None:
                 self.equal.add(vars(entry))
         return known
+
+    def refuse_namesakes(self, titles: list[Title], known: dict[str, list[KnownTrack]]) -> None:
+        """See that no title of a folder bears the name of another folder's, whose rows its own would replace.
+
+        A folder that has moved is no such case, nor is a copy of it: there the old file is gone, or of the same size.
+
+        Raises:
+            AuscultError: there are such titles.
+        """
+        moved = [
+            (title, row)
+            for title in titles
+            if title.is_named_by_path
+            and (row := next(iter(known.get(title.title_id, ())), None)) is not None
+            and row.uri != title.uri
+            and row.size_bytes not in (None, title.size_bytes)
+        ]
+        with ThreadPoolExecutor(STATUS_THREADS) as threads:
+            sizes = list(threads.map(lambda pair: size_of(pair[1].uri), moved[:NAMESAKES_TRIED]))
+        others = [pair for pair, size in zip(moved, sizes, strict=False) if size not in (None, pair[0].size_bytes)]
+        if others:
+            title, row = others[0]
+            raise AuscultError(
+                f"warehouse {self.storage.root}: it knows title {title.title_id!r} as {row.uri}, which is still there, and "
+                f"{title.uri} is another file of this name (so with {len(others)} of the first {len(sizes)} that differ); "
+                "the rows of one would replace those of the other. Scan the folder above both, or take another --warehouse, or "
+                "list the titles in a CSV with a title_id of their own"
+            )
 
     def plan(self, titles: list[Title], known: dict[str, list[KnownTrack]]) -> list[TitlePlan]:
         """Plan a portion of the catalogue: open what is new or changed, leave the rest."""
@@ -121,6 +153,8 @@ class Planner:
         if not local:
             return found
         self.describe(f"open {len(local)} titles")
+        if len(local) >= TOLD_TITLES:
+            log.info("opening %d titles that are new or changed", len(local))
         local.sort(key=lambda title: -(title.size_bytes or 0))
         cores = self.spark.sparkContext.defaultParallelism
         tasks = min(len(local), cores * self.settings.tasks_per_core)

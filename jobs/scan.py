@@ -74,15 +74,15 @@ def main(argv: list[str]) -> int:
     models = registry.resolve(options.model or [DEFAULT_MODEL_URI])
     spark = session("auscult scan")
     plan_for_small_tables(spark)
-    from jobs import commits, operating_points, tables
+    from jobs import commits, gone, operating_points, tables
     from jobs.catalogue import read_catalogue
     from jobs.lease import Lease
     from jobs.scan_run import ScanRun
     from jobs.storage import Storage, absolute
     from udfs.decoder_findings import DECODER
 
-    catalogue = read_catalogue(spark, options.catalogue, settings)
-    titles = catalogue.titles[: options.limit]
+    catalogue = read_catalogue(spark, options.catalogue, settings, options.limit)
+    titles = catalogue.titles
     if catalogue.ignored:
         left_out = ", ".join(f"{count} {reason}" for reason, count in catalogue.ignored.most_common(8))
         log.info("left out (settings ignored_suffixes, ignored_folders): %s", left_out)
@@ -94,7 +94,10 @@ def main(argv: list[str]) -> int:
     except Exception as error:
         raise AuscultError(f"warehouse {warehouse}: {tables.first_line(error)}") from error
     scan_id = tables.new_scan_id()
-    points = operating_points.from_settings([*(model.shipped for model in models), DECODER], settings)
+    detectors = [*(model.shipped for model in models), DECODER]
+    points = operating_points.from_settings(detectors, settings)
+    for warning in operating_points.unused(detectors, settings):
+        log.warning("%s", warning)
     if options.operating_points is not None:
         points = operating_points.from_table(spark, storage, options.operating_points, points)
     scan = ScanRun(spark, storage, settings, models, points, scan_id)
@@ -108,7 +111,7 @@ def main(argv: list[str]) -> int:
         log.warning("%s", risk)
     with Lease(storage, scan_id) as lease:
         scan.lease = lease
-        row = tables.new_scan(scan_id, options.catalogue, settings, scan.models, points, _device(spark))
+        row = tables.new_scan(scan_id, catalogue.name, settings, scan.models, points, _device(spark))
         if (lease.was_abandoned or storage.folders(tables.STAGING)) and (recovered := commits.recover(spark, storage)):
             log.info("brought in %d chunks that an interrupted scan had scored", recovered)
         for warning in tables.changed_models(spark, storage, scan.models):
@@ -117,10 +120,16 @@ def main(argv: list[str]) -> int:
         try:
             scan.score(titles)
         except BaseException:
-            tables.end_scan(spark, storage, {**row, **scan.figures(), "state": "failed"})
+            try:
+                lease.check()
+                tables.end_scan(spark, storage, {**row, **scan.figures(), "state": "failed"})
+            except Exception as error:  # what went wrong first is to be told; the next scan finds this one dead
+                log.info("the table scans goes without this scan's end: %s", tables.first_line(error))
             raise
         tables.end_scan(spark, storage, {**row, **scan.figures(), "state": "finished"})
         storage.delete(f"{tables.STAGING}/{scan_id}")
+    if options.limit is None and (line := gone.told(spark, storage, catalogue)) is not None:
+        log.info("%s", line)
     print_result(spark, storage, scan_id, scan.tally, scan.figures(), has_many=len(models) > 1)
     share = scan.tally.rejected_titles / len(titles)
     if share > settings.max_rejected_share:

@@ -86,6 +86,7 @@ class ScanRun:
     def count(self, titles: list[Title]) -> None:
         """Plan titles and print what a scan would do; nothing is scored (a dry run)."""
         known = self.planner.known_tracks(OwnColumns(self.spark, self.storage, titles))
+        self.planner.refuse_namesakes(titles, known)
         for portion in self._portions(titles):
             self._count(self.planner.plan(portion, known))
         print_plan(self.tally, len(titles), self.keys, self.chunk, self.cores)
@@ -95,6 +96,7 @@ class ScanRun:
         with self.clock.stage("plan"):
             own = OwnColumns(self.spark, self.storage, titles)
             known = self.planner.known_tracks(own)
+            self.planner.refuse_namesakes(titles, known)
         progress = Progress(self.spark, len(titles))
         for portion in self._portions(titles):
             with self.clock.stage("plan"):
@@ -105,6 +107,8 @@ class ScanRun:
             self._renew(own, least=RENEWED_AT_ONCE)
         self._renew(own)
         progress.end()
+        for warning in own.unfit:
+            log.warning("%s", warning)
 
     def _renew(self, own: OwnColumns, least: int = 1) -> None:
         if self.lease is not None:
@@ -134,6 +138,8 @@ class ScanRun:
             self.chunk += 1
         for plan in plans:
             to_score = [track.info for track in plan.tracks if track.info is not None and track.equal is None]
+            if plan.done and not any(track.info is not None for track in plan.tracks):
+                self.tally.skipped.add(plan.title.title_id)
             self.tally.tracks += len(to_score)
             self.tally.planned_h += sum(info.duration_s for info in to_score) / 3600
             self.tally.channel_h += sum(track.channel_s for track in plan.tracks) / 3600

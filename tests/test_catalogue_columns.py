@@ -96,7 +96,7 @@ def test_times_that_no_calendar_has_are_brought_into_it(tmp_path):
 
 
 @pytest.mark.slow
-def test_columns_are_renewed_where_the_file_is_the_same(module_folder, spark, tmp_path):
+def test_columns_are_renewed_where_the_file_is_the_same(module_folder, spark, tmp_path, caplog):
     prepare(module_folder)
     shutil.copytree(module_folder / "catalogue" / "music", tmp_path / "cat")
     shutil.copy(module_folder / "settings.yaml", tmp_path / "settings.yaml")
@@ -119,6 +119,14 @@ def test_columns_are_renewed_where_the_file_is_the_same(module_folder, spark, tm
     assert {row["status"] for row in rows.values()} == {"ok"}
     [last] = table(spark, tmp_path, "scans").orderBy("started_at", ascending=False).limit(1).collect()
     assert (last.titles_done, last.titles_skipped) == (0, 2)
+    assert "do not fit" not in caplog.text
+    rows = scanned({"year": "unknown"}, {"year": "2001"})
+    assert [row["year"] for row in rows.values()] == [None, 2001]
+    assert (
+        "catalogue column year: 1 values do not fit the column of the table tracks (bigint) and are NULL there, such as "
+        "'unknown' of title 'one'" in caplog.text
+    )
+    scanned({"year": 1999}, {"year": 2001})
     rows = scanned({}, {})  # a catalogue that says nothing of them takes nothing away
     assert [(row["genre"], row["year"]) for row in rows.values()] == [("talk", 1999), ("film", 2001)]
     assert segment_rows(spark, tmp_path) == before

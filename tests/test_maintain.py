@@ -312,3 +312,41 @@ def test_a_wrong_warehouse_is_one_line(spark, tmp_path):
     spark.range(1).write.format("delta").save(str(tmp_path / "other" / "t"))
     with pytest.raises(AuscultError, match="no table detections, segments, tracks; scan first"):
         maintained(tmp_path / "other")
+
+
+@pytest.mark.slow
+def test_titles_that_are_gone_are_told_of_and_forgotten_when_asked_to(
+    scanned, warehouse, spark, tmp_path, capsys, caplog
+):
+    """Only those of this catalogue, only on demand, and not where a storage seems to be away."""
+    before = facts(spark, warehouse)
+    shutil.copytree(scanned / "catalogue", tmp_path / "catalogue")
+    other = tmp_path / "other.csv"
+    other.write_text("title_id,uri\n" + "".join(f"{name},catalogue/{FLAC}\n" for name in ("x", "y", "z")))
+    caplog.set_level("INFO")
+    assert rescan(scanned, warehouse, catalogue=other) == 0
+    other.write_text(f"title_id,uri\nx,catalogue/{FLAC}\ny,catalogue/{FLAC}\n")
+    caplog.clear()
+    assert rescan(scanned, warehouse, catalogue=other) == 0
+    assert "1 titles that were scanned from this catalogue are not in it any more (z)" in caplog.text
+    caplog.clear()
+    assert rescan(scanned, warehouse) == 0
+    assert "not in it any more" not in caplog.text  # what the other catalogue had is nothing to this one
+    assert maintained(warehouse, "--forget-gone", str(other), "--dry-run") == 0
+    assert "1 titles of catalogue" in capsys.readouterr().out
+    assert {"x", "y", "z"} <= {
+        row.title_id for row in spark.read.format("delta").load(str(warehouse / "tracks")).collect()
+    }
+    assert maintained(warehouse, "--forget-gone", str(other)) == 0
+    for name in consistency.KEYS:
+        titles = {row.title_id for row in spark.read.format("delta").load(str(warehouse / name)).collect()}
+        assert {"x", "y"} <= titles, name
+        assert "z" not in titles, name
+    other.write_text("title_id,uri\nnew,catalogue/a.flac\n")
+    with pytest.raises(AuscultError, match="2 of 2 titles would be forgotten"):
+        maintained(warehouse, "--forget-gone", str(other))
+    assert maintained(warehouse, "--forget-gone", str(other), "--force-forget") == 0
+    assert facts(spark, warehouse) == before
+    other.write_text("title_id,uri\n")
+    with pytest.raises(AuscultError, match="there are no titles in it; is its storage mounted"):
+        maintained(warehouse, "--forget-gone", str(other))

@@ -203,6 +203,30 @@ def test_what_an_accident_left_is_replaced_and_neighbours_stay(place, spark, tmp
 
 
 @pytest.mark.slow
+def test_two_folders_of_the_same_names_do_not_replace_each_other(place, spark, tmp_path):
+    for folder in ("one", "two"):
+        shutil.copytree(place / "catalogue" / "music", tmp_path / folder)
+    shutil.copy(place / "settings.yaml", tmp_path / "settings.yaml")
+    assert run(tmp_path, catalogue="one") == 0
+    before = segment_rows(spark, tmp_path)
+    assert run(tmp_path, catalogue="two") == 0  # a copy is the same title at another place
+    assert segment_rows(spark, tmp_path) == before
+    write(tmp_path / "one" / "a b.flac", music_like(5.0, 48_000, np.random.default_rng(9)), 44_100)
+    for more in ((), ("--dry-run",)):
+        with pytest.raises(
+            AuscultError, match=r"knows title 'a b\.flac' as file://.*/two/a%20b\.flac, which is still there"
+        ):
+            run(tmp_path, *more, catalogue="one")
+    assert segment_rows(spark, tmp_path) == before
+    assert {
+        row.uri.split("/")[-2] for row in table(spark, tmp_path, "tracks").where("title_id = 'a b.flac'").collect()
+    } == {"two"}
+    shutil.rmtree(tmp_path / "two")  # it has moved, and a file was replaced
+    assert run(tmp_path, catalogue="one") == 0
+    assert segment_rows(spark, tmp_path) != before
+
+
+@pytest.mark.slow
 def test_a_title_that_was_away_or_another_for_a_while_is_stored_once(place, spark, tmp_path):
     catalogue = tmp_path / "catalogue"
     shutil.copytree(place / "catalogue" / "music", catalogue)
