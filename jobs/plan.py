@@ -298,7 +298,7 @@ def own_columns(columns: dict[str, Any]) -> dict[str, Any]:
     """The catalogue's own columns under names that the table `tracks` has room for.
 
     >>> own_columns({"genre": "jazz", "status": "new", "Original title": "X", "Genre": "Bop"})
-    {'genre': 'jazz', 'catalogue_status': 'new', 'Original_title': 'X', 'Genre_': 'Bop'}
+    {'genre': 'jazz', 'catalogue_status': 'new', 'Original_title': 'X', 'catalogue_Genre': 'Bop'}
     """
     taken = {name.lower() for name in TRACKS.names}
     renamed: dict[str, Any] = {}
