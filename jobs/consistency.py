@@ -165,9 +165,10 @@ def _channels(segments: DataFrame) -> DataFrame:
     count = F.size("starts")
     most = F.greatest(count - 2, F.lit(0))  # the last step is the one to where the last segment begins, beside the grid
     steps = F.zip_with(F.slice("starts", 2, most), F.slice("starts", 1, most), lambda after, before: after - before)
+    middle = F.get(F.array_sort(steps), F.floor((most - 1) / 2).cast("int"))  # of a track without steps NULL
     figures = {
         "segments": count, "first_s": F.get("starts", F.lit(0)), "second_s": F.get("starts", F.lit(1)),
-        "last_s": F.array_max("starts"), "step_s": F.array_min(steps),
+        "last_s": F.array_max("starts"), "step_s": middle,
     }  # fmt: skip
     return grouped.withColumns(figures).drop("starts")
 

@@ -1,5 +1,6 @@
 """Housekeeping on real Delta tables that a real scan wrote: nothing invented, nothing lost, nothing twice."""
 
+import json
 import os
 import shutil
 import threading
@@ -164,6 +165,18 @@ def test_last_segments_are_expected_where_another_channel_has_one(warehouse, spa
 
 
 @pytest.mark.slow
+def test_a_last_segment_in_the_middle_of_a_track_says_nothing_of_the_others(warehouse, spark, capsys):
+    """Where sound is missing at the end of a span, its last segment ends where the sound does."""
+    where = (F.col("title_id") == MP3) & (F.col("model") == "level")
+    segments = DeltaTable.forPath(spark, str(warehouse / "segments"))
+    segments.update(where & F.col("start_s").between(4.5, 5.5), {"start_s": "start_s - 0.6", "end_s": "end_s - 0.6"})
+    segments.delete(where & (F.col("start_s") == 6))
+    DeltaTable.forPath(spark, str(warehouse / "tracks")).update(F.col("title_id") == MP3, {"status": F.lit("partial")})
+    assert maintained(warehouse) == 0
+    assert problems(capsys) == {}
+
+
+@pytest.mark.slow
 def test_what_damage_left_out_is_no_gap(warehouse, spark, capsys):
     DeltaTable.forPath(spark, str(warehouse / "segments")).delete("start_s BETWEEN 3 AND 5 OR start_s > 8")
     tracks = DeltaTable.forPath(spark, str(warehouse / "tracks"))
@@ -200,7 +213,9 @@ def test_changed_content_is_no_problem(scanned, warehouse, spark, tmp_path):
     first = rows(spark, warehouse, "segments")
     write(catalogue / FLAC, music_like(8.0, 48_000, np.random.default_rng(9)) * 0.3, 44_100)
     (catalogue / MP3).write_bytes(b"no sound any more")
-    rescan(scanned, warehouse, catalogue)
+    listed = tmp_path / "list.jsonl"  # with title_ids, for the other folder's files of these names are still there
+    listed.write_text("\n".join(json.dumps({"title_id": name, "uri": f"catalogue/{name}"}) for name in (FLAC, MP3)))
+    rescan(scanned, warehouse, listed)
     assert set(first) < set(rows(spark, warehouse, "segments"))  # all of it is kept under its content hash
     assert maintained(warehouse) == 0
 

@@ -2,14 +2,14 @@
 --
 -- Reads:   {tracks}      the table tracks, with is_waiting where the next scan scores the track again anyway
 --          {channels}    one row per title x content x track x channel x model version (key: name/version): rows,
---                        segments (different starts), first_s, second_s, last_s (starts), length_s, step_s (smallest
+--                        segments (different starts), first_s, second_s, last_s (starts), length_s, step_s (median
 --                        between starts but the last two)
 --          {detections}  the table detections
 -- Grain:   one row per kind x title x track x model version, some of them more than once; rows: surplus or missing, count
 -- Decoder: {decoder}, the key of what the decoder found: it has rows where it found something
--- Gaps:    a version's hop is the smallest step between its segments anywhere; where no segment of it is left, a segment
---          is taken to last {longest_segment_s} s. Segments lie on the title's grid, but for a track's last, which ends
---          where the track does. Before there were such ones, a whole track lost less than a hop at its end, and
+-- Gaps:    a version's hop is the smallest median step of its tracks, of those with six segments where there are such; where
+--          no segment of it is left, a segment is taken to last {longest_segment_s} s. Segments lie on the title's grid, but
+--          for the last before the sound ends: of a track, or of a span of it where some is missing. Before there were such ones, a whole track lost less than a hop at its end, and
 --          {shortfall_s} s count as padding. Of a partial track nothing can be expected but that something is there.
 -- Runs in: Spark SQL
 
@@ -30,7 +30,10 @@ WITH duplicates AS (
 ),
 
 versions AS (  -- one row per model version
-    SELECT key, MIN(step_s) AS hop_s, MAX(length_s) AS length_s
+    SELECT
+        key,
+        COALESCE(MIN(CASE WHEN segments >= 6 THEN step_s END), MIN(step_s)) AS hop_s,
+        MAX(length_s) AS length_s
     FROM {channels} AS channels
     GROUP BY key
 ),
