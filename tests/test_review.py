@@ -342,7 +342,9 @@ def test_two_verdicts_of_one_reviewer_at_one_time_are_refused(tmp_path, when):
         return review.read_verdicts(write_csv(tmp_path / "v.csv", [first, verdict("b"), *others]), causes, None)
 
     for change in ({"verdict": "false_positive"}, {"cause": "noise"}):
-        with pytest.raises(AuscultError, match=r"lines [24] and 5: ana says genuine .* of hiss at 0 to 30 s, both at 20"):
+        with pytest.raises(
+            AuscultError, match=r"lines [24] and 5: ana says genuine .* of hiss at 0 to 30 s, both at 20"
+        ):
             read({**first, "cause": "hum"}, {**first, **change})
     others = [
         {**first}, {**first, "note": "left"}, {**first, "cause": "hum"}, {**first, "verdict": "unsure", "reviewer": "ben"},
