@@ -5,6 +5,12 @@ from typing import Any
 from pyspark.sql import DataFrame, SparkSession
 
 from jobs import sql
+from jobs.literals import literal_frame
+
+ALL = "all"  # the facet that is not split
+STEPS = ("matched", "verdicts", "track_facets", "facets", "precision")
+_NAMES = {"facets": "faceted"}  # what queries call a step's rows, where not by the file's name
+_SOUGHT = "model string, model_version string, defect string"
 
 
 def analysis(spark: SparkSession, sources: dict[str, DataFrame], name: str, **given: Any) -> DataFrame:
@@ -12,19 +18,28 @@ def analysis(spark: SparkSession, sources: dict[str, DataFrame], name: str, **gi
 
     Args:
         spark: the session.
-        sources: the tables detections, reviews and tracks.
-        name: of its file: verdicts, precision, review_queue, agreement, versions or rates.
-        given: what else its head names.
+        sources: the tables detections, reviews and tracks; for rates also what was `sought`, without which defects that
+            were found nowhere have no row.
+        name: of its file: verdicts, track_facets, precision, review_queue, agreement, versions or rates.
+        given: what else its head names; the facet is "all" unless one is given.
     """
     known = dict(sources)
-    for step, result in [
-        ("matched", "matched"),
-        ("verdicts", "verdicts"),
-        ("facets", "faceted"),
-        ("precision", "precision"),
-        (name, name),
-    ]:
+    if "sought" not in known:
+        known["sought"] = literal_frame(spark, [], _SOUGHT)
+    for step in (*STEPS, name):
         query = sql.text(step)
         named: dict[str, Any] = {source: frame for source, frame in known.items() if "{" + source + "}" in query}
-        known[result] = spark.sql(query, **named, **(given if step == name else {}))
+        if step == name:
+            named |= {"facet": ALL, **given}
+        known[_NAMES.get(step, step)] = spark.sql(query, **named)
     return known[name]
+
+
+def sought(scans: DataFrame) -> DataFrame:
+    """One row per model version and defect that scans looked for, as far as they have recorded it.
+
+    Args:
+        scans: the table scans, or some of its rows.
+    """
+    points = "from_json(get_json_object(settings, '$.applied_points'), 'ARRAY<STRUCT<model: STRING, model_version: STRING, defect: STRING>>')"
+    return scans.selectExpr(f"inline({points})").distinct()

@@ -91,3 +91,12 @@ def cell(value: Any) -> Any:
         value = value.replace("\0", "\ufffd")
         return f"'{value}" if FORMULA.match(value) else value
     return value
+
+
+def plain(text: str | None) -> str | None:
+    """A text as it was before `cell` put an apostrophe ahead of it.
+
+    >>> plain("'-1 dB"), plain("'twas"), plain(None)
+    ('-1 dB', "'twas", None)
+    """
+    return text[1:] if text is not None and text.startswith("'") and FORMULA.match(text[1:]) else text

@@ -293,8 +293,10 @@ def compare(folder: Path, warehouse: str) -> Iterator[str]:
     with open(folder / PLANTED, newline="") as file:
         planted = list(csv.DictReader(file))
     spark = session("auscult demo")
+    storage = Storage(spark, warehouse)
+    tables.require(storage, "detections")
     names = literal_frame(spark, [(title.name,) for title in TITLES], "title_id string")
-    detections = tables.read(spark, Storage(spark, warehouse), "detections").join(names, "title_id", "left_semi")
+    detections = tables.read(spark, storage, "detections").join(names, "title_id", "left_semi")
     found = detections.orderBy("title_id", "track", "start_s").collect()
     newest: dict[str, int] = {}
     for hit in found:

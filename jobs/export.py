@@ -189,6 +189,7 @@ def main(argv: list[str]) -> int:
     tables.require(storage, "detections")
     _check_names(spark, storage, options.title, options.scan)
     sources = {name: tables.read(spark, storage, name) for name in ("detections", "tracks")}
+    _check_defects(spark, storage, sources["detections"], options.defect)
     sources["reviews"] = tables.read_reviews(spark, storage)
     chosen = occurrences(
         spark,
@@ -251,6 +252,28 @@ def _check_names(spark: "SparkSession", storage: "Storage", titles: Sequence[str
             raise AuscultError(
                 f"{what} {missing!r}: not in the table {table} of {storage.root}; look there for its name"
             )
+
+
+def _check_defects(spark: "SparkSession", storage: "Storage", detections: "DataFrame", defects: Sequence[str]) -> None:
+    """Refuse labels that no scan looked for, for the same reason; one that was found nowhere is no error.
+
+    Raises:
+        AuscultError: naming the first of them, and those that are known.
+    """
+    from jobs import tables
+    from jobs.analyses import sought
+
+    if not defects:
+        return
+    labels = detections.select("defect")
+    if storage.has_table("scans"):
+        labels = labels.union(sought(tables.read(spark, storage, "scans")).select("defect"))
+    known = {row.defect for row in labels.distinct().collect()}
+    if missing := next((defect for defect in defects if defect not in known), None):
+        raise AuscultError(
+            f"--defect {missing}: no scan of {storage.root} looked for it; known there are "
+            f"{', '.join(sorted(known)) or 'none'}"
+        )
 
 
 if __name__ == "__main__":

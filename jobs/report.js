@@ -11,18 +11,48 @@ function csvField(value) {
   return /[",\r\n]|^\s|\s$/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
 }
 
-/** Verdicts as `jobs/review.py import` reads them: one line per judged detection, in the order of the page. */
-function toCsv(detections, verdicts, reviewer) {
+/** Verdicts as `jobs/review.py import` reads them: a line per judged detection and reviewer, in the order of the page. */
+function toCsv(detections, verdicts) {
   const lines = [COLUMNS.join(",")];
   const written = new Set(); // two models may have found the same stretch
   for (const detection of detections) {
     if (Object.hasOwn(verdicts, detection.key) && !written.has(detection.key)) {
       written.add(detection.key);
-      const row = { ...detection, ...verdicts[detection.key], reviewer };
-      lines.push(COLUMNS.map((name) => csvField(row[name])).join(","));
+      const verdict = verdicts[detection.key];
+      for (const one of [...(verdict.others || []), verdict]) {
+        const row = { ...detection, ...one };
+        lines.push(COLUMNS.map((name) => csvField(row[name])).join(","));
+      }
     }
   }
   return lines.join("\n") + "\n";
+}
+
+/**
+ * A verdict as somebody says it now. It carries their name from then on, whoever saves the file; what others have said of
+ * the detection (`before`, and its `others`) stays beside it.
+ */
+function said(before, reviewer, more) {
+  const earlier = before ? [...(before.others || []), before] : [];
+  const others = earlier.filter((one) => one.reviewer !== reviewer && one.reviewer !== "");
+  return {
+    cause: "", note: "", ...more, reviewer, reviewed_at: new Date().toISOString(),
+    others: others.map(({ others: _, ...one }) => one),
+  };
+}
+
+/** What is left of a verdict that is taken back: the last that somebody else said, if anybody did. */
+function takenBack(verdict) {
+  const others = [...((verdict && verdict.others) || [])];
+  const last = others.pop();
+  return last && { ...last, others };
+}
+
+/** What is kept of a report, as this version of the page reads it: earlier ones kept one name for all verdicts. */
+function upgraded(kept) {
+  const reviewer = kept.reviewer || "";
+  const named = Object.entries(kept.verdicts).map(([key, verdict]) => [key, { reviewer, ...verdict }]);
+  return { ...kept, reviewer, verdicts: Object.fromEntries(named) };
 }
 
 /** What this browser keeps of a report, and whether it really does. */
@@ -30,7 +60,7 @@ function openStore(name) {
   const store = { kept: { reviewer: "", verdicts: {} }, isLasting: true, save: null };
   try {
     const found = JSON.parse(localStorage.getItem(name));
-    if (found && typeof found.verdicts === "object") store.kept = found;
+    if (found && found.verdicts && typeof found.verdicts === "object") store.kept = upgraded(found);
   } catch (error) {
     store.isLasting = error instanceof SyntaxError;
   }
@@ -51,6 +81,7 @@ function start() {
   const page = JSON.parse(byId("data").textContent);
   const store = openStore(`auscult-report/${page.report}`);
   const entries = page.detections.map((detection) => prepare(detection, byId(`d${detection.number}`)));
+  const unnamed = new Set(); // keys of what was judged since the page was opened, and before a name was given
   let current = -1;
 
   function prepare(detection, article) {
@@ -59,6 +90,7 @@ function start() {
     const entry = {
       detection, article, audio: find("audio"), head: find(".playhead"), figure: find("figure"),
       buttons: [...article.querySelectorAll("button[data-verdict]")], cause: find("select"), note: find("input"),
+      by: find(".by"),
     };
     for (const button of entry.buttons) {
       button.addEventListener("click", () => judge(entry, button.dataset.verdict));
@@ -137,22 +169,42 @@ function start() {
 
   function judge(entry, verdict) {
     const before = verdictOf(entry);
-    const isSame = before && before.verdict === verdict;
-    const reviewed_at = new Date().toISOString();
-    store.kept.verdicts[entry.detection.key] = isSame ? { ...before, reviewed_at } : { verdict, cause: "", note: entry.note.value, reviewed_at };
-    keep(entry);
+    const isMine = before && before.reviewer === store.kept.reviewer;
+    const note = before && !isMine && entry.note.value === before.note ? "" : entry.note.value; // theirs is not mine
+    say(entry, isMine && before.verdict === verdict ? before : { verdict, note });
   }
 
   function change(entry, more) {
-    if (!verdictOf(entry)) return keep(entry);
-    Object.assign(verdictOf(entry), more, { reviewed_at: new Date().toISOString() });
-    return keep(entry);
+    if (verdictOf(entry)) say(entry, { ...verdictOf(entry), ...more });
+    else keep(entry);
+  }
+
+  function say(entry, more) {
+    const { key } = entry.detection;
+    store.kept.verdicts[key] = said(verdictOf(entry), store.kept.reviewer, more);
+    if (store.kept.reviewer === "") unnamed.add(key);
+    else unnamed.delete(key);
+    keep(entry);
   }
 
   function withdraw(entry) {
-    delete store.kept.verdicts[entry.detection.key];
+    const { key } = entry.detection;
+    const left = takenBack(verdictOf(entry));
+    if (left) store.kept.verdicts[key] = left;
+    else delete store.kept.verdicts[key];
+    unnamed.delete(key);
     entry.note.value = "";
     keep(entry);
+  }
+
+  /** Whoever gives a name after judging has judged; what lay there without one may be anybody's. */
+  function sign() {
+    if (store.kept.reviewer === "") return;
+    for (const key of unnamed) store.kept.verdicts[key].reviewer = store.kept.reviewer;
+    unnamed.clear();
+    store.save();
+    entries.forEach(show);
+    count();
   }
 
   function keep(entry) {
@@ -162,24 +214,28 @@ function start() {
   }
 
   function show(entry) {
-    const said = verdictOf(entry);
-    for (const button of entry.buttons) button.setAttribute("aria-pressed", String(Boolean(said) && said.verdict === button.dataset.verdict));
-    const causes = said ? ["", ...(page.causes[said.verdict] || [])] : [""];
+    const verdict = verdictOf(entry);
+    for (const button of entry.buttons) button.setAttribute("aria-pressed", String(Boolean(verdict) && verdict.verdict === button.dataset.verdict));
+    const causes = verdict ? ["", ...(page.causes[verdict.verdict] || [])] : [""];
     entry.cause.replaceChildren(...causes.map((cause) => new Option(cause || "cause", cause)));
     entry.cause.disabled = causes.length < 2;
-    entry.cause.value = said && causes.includes(said.cause) ? said.cause : "";
-    if (said) entry.note.value = said.note;
-    entry.article.classList.toggle("judged", Boolean(said));
+    entry.cause.value = verdict && causes.includes(verdict.cause) ? verdict.cause : "";
+    if (verdict) entry.note.value = verdict.note;
+    entry.by.textContent = verdict && verdict.reviewer !== "" ? `by ${verdict.reviewer}` : "";
+    entry.article.classList.toggle("judged", Boolean(verdict));
   }
 
   // -- the bar
 
   function count() {
-    const judged = entries.filter(verdictOf).length;
+    const judged = entries.filter(verdictOf);
     const shown = entries.filter((entry) => !entry.article.hidden).length;
-    byId("count").textContent = `${shown} of ${entries.length} shown, ${judged} judged in this page`;
+    const nameless = judged.filter((entry) => verdictOf(entry).reviewer === "").length;
+    byId("count").textContent = `${shown} of ${entries.length} shown, ${judged.length} judged in this page`;
+    byId("nameless").textContent = `${nameless} without a reviewer's name`;
+    byId("nameless").hidden = nameless === 0;
     byId("lasting").hidden = store.isLasting;
-    byId("download").disabled = judged === 0;
+    byId("download").disabled = judged.length === 0;
   }
 
   function filter() {
@@ -195,7 +251,7 @@ function start() {
 
   function download() {
     const link = document.createElement("a");
-    link.href = URL.createObjectURL(new Blob([toCsv(page.detections, store.kept.verdicts, store.kept.reviewer)], { type: "text/csv" }));
+    link.href = URL.createObjectURL(new Blob([toCsv(page.detections, store.kept.verdicts)], { type: "text/csv" }));
     link.download = "verdicts.csv";
     document.body.append(link);
     link.click();
@@ -207,8 +263,8 @@ function start() {
   byId("reviewer").addEventListener("input", () => {
     store.kept.reviewer = byId("reviewer").value.trim();
     store.save();
-    count();
   });
+  byId("reviewer").addEventListener("change", sign);
   byId("defect").addEventListener("change", filter);
   byId("state").addEventListener("change", filter);
   byId("download").addEventListener("click", download);
@@ -246,4 +302,4 @@ function start() {
 }
 
 if (typeof document !== "undefined") start();
-if (typeof module !== "undefined") module.exports = { toCsv };
+if (typeof module !== "undefined") module.exports = { toCsv, said, takenBack, upgraded };

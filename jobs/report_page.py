@@ -58,7 +58,7 @@ def page(report: Report, entries: list[Entry], *, is_folder: bool) -> str:
 </main>
 <template id="controls"><div class="controls">
 {"".join(f'<button type="button" data-verdict="{verdict}">{words}</button>' for verdict, words in _VERDICTS)}
-<select aria-label="cause"></select><input placeholder="note" aria-label="note" maxlength="500">
+<select aria-label="cause"></select><input placeholder="note" aria-label="note" maxlength="500"><span class="by faint"></span>
 </div></template>
 <script type="application/json" id="data">{_data(report, entries)}</script>
 <script>{script}</script>
@@ -92,6 +92,7 @@ def _bar(defects: list[str]) -> str:
 <label><input id="onward" type="checkbox" checked> go on after a verdict key</label>
 <button type="button" id="download" disabled>download verdicts.csv</button>
 <span id="count" class="faint"></span>
+<span id="nameless" class="warning" hidden></span>
 <span id="lasting" class="warning" hidden>This browser keeps nothing: download before you close the page.</span>
 <span class="keys">{" ".join(f"<kbd>{key}</kbd> {words}" for key, words in keys)}; then <code>jobs/review.py import verdicts.csv</code></span>
 </div>"""

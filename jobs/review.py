@@ -1,10 +1,11 @@
 """Takes people's verdicts on detections in, and says what they make of the detectors' precision.
 
-Reads: the tables detections, tracks and reviews; a CSV of verdicts; conf/verdicts.yaml; for import and suggest the media.
+Reads: the tables detections, tracks, reviews and scans; a CSV of verdicts; conf/verdicts.yaml; for import and suggest the
+    media.
 Writes: the tables reviews (append-only; anything that appends to Delta may write it too) and fingerprints, CSV files.
 One row per: reviews, detection and verdict; fingerprints, content and stretch.
 Launch: spark-submit jobs/review.py queue --out todo.csv | import verdicts.csv --reviewer NAME | suggest --out todo.csv |
-    precision | agreement | rates | compare --model NAME --old VERSION --new VERSION
+    precision | agreement | rates [--by FACET] | compare --model NAME --old VERSION --new VERSION
 Takes: seconds; suggest, the decoding of each detection once.
 """
 
@@ -12,151 +13,135 @@ import argparse
 import csv
 import sys
 from contextlib import nullcontext
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import yaml
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from jobs import csv_table
 from jobs.launch import PROJECT, AuscultError, default_warehouse, log, run, session
 from jobs.literals import literal_frame
+from jobs.verdict_file import NOTHING_IMPORTED, Verdict, check_agreement, read_verdicts, sift, vocabulary
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
     from jobs.storage import Storage
 
-NEEDED = ("defect", "start_s", "end_s", "verdict")
+EPOCH = datetime.fromtimestamp(0, UTC)
+MOST_TOLD = 10  # lines of a file, in a message
 # What is the same sound: measured on music through MP3 at 64 kbit/s and cut elsewhere, 0.025 to 0.046 of the bits differ and
 # 30 to 60 items of 18 s are the same; of unrelated recordings, 0.35 and none.
 LEAST_ITEMS, MOST_BIT_ERROR = 5, 0.12
 NO_CHROMAPRINT = (
     "Chromaprint is not installed (pip install pyacoustid, and the system's library: libchromaprint1 on Debian)"
 )
-QUEUE = ("title_id", "content_hash", "track", "defect", "start_s", "end_s", "peak_score", "model", "model_version")
+ANALYSES = {"queue": "review_queue", "compare": "versions"}  # where a command's name is not its query's
+QUEUE = (
+    "title_id",
+    "uri",
+    "content_hash",
+    "track",
+    "defect",
+    "start_s",
+    "end_s",
+    "peak_score",
+    "model",
+    "model_version",
+)
 SUGGESTED = (
     "suggested_verdict", "suggested_cause", "judged_by", "judged_at", "judged_title_id", "judged_note", "shift_s", "same_s",
     "bit_error",
 )  # fmt: skip
 
 
-def vocabulary(path: Path) -> dict[str, tuple[str, ...]]:
-    """Causes by verdict.
-
-    Raises:
-        AuscultError: the file is not readable, or its verdicts are others than the precision analysis counts.
-    """
-    try:
-        found = yaml.safe_load(path.read_text())
-        causes = {str(verdict): tuple(map(str, its_causes)) for verdict, its_causes in found.items()}
-    except (OSError, AttributeError, TypeError, yaml.YAMLError) as error:
-        raise AuscultError(f"vocabulary {path}: expected a list of causes for each verdict: {error}") from error
-    expected = {"genuine", "creative_intent", "false_positive", "unsure"}
-    if set(causes) != expected:
-        raise AuscultError(f"vocabulary {path}: expected the verdicts {sorted(expected)}, found {sorted(causes)}")
-    return causes
-
-
-def read_verdicts(path: Path, causes: dict[str, tuple[str, ...]], reviewer: str | None) -> list[dict[str, Any]]:
-    """Rows of a CSV of verdicts, checked; lines without a verdict are left out.
+class TakenIn(NamedTuple):
+    """What came of an import.
 
     Args:
-        path: a file as `jobs.csv_table` reads it, with the columns defect, start_s, end_s, verdict and content_hash or
-            title_id and track; optionally cause, note, reviewer, reviewed_at (ISO 8601; else the file's own time, so
-            that reading it twice adds nothing). Others are ignored: a filled-in queue can be read back.
-        causes: see `vocabulary`.
-        reviewer: for lines that name none.
+        added: rows that `reviews` has more.
+        overtaken: undated lines that bring up what their reviewer has taken back since, each with the verdict that holds.
+        unmatched: verdicts of the file that are about no detection.
+    """
+
+    added: int
+    overtaken: list[tuple[Verdict, str]]
+    unmatched: list[Verdict]
+
+
+def take_in(spark: "SparkSession", storage: "Storage", path: Path, rows: list[Verdict]) -> TakenIn:
+    """Append verdicts to `reviews`; what is there already is left out, so that an import can be repeated.
+
+    Args:
+        spark: the session.
+        storage: the warehouse.
+        path: of the file, for messages.
+        rows: see `jobs.verdict_file.read_verdicts`.
 
     Raises:
-        AuscultError: what is wrong, with the line; nothing is taken in then.
+        AuscultError: a row names a title or track that `tracks` does not have, or contradicts another one of the same
+            time; nothing is taken in then.
     """
-    try:
-        columns, lines = csv_table.read(path)
-    except (OSError, ValueError) as error:
-        raise AuscultError(f"verdicts {path}: {error}") from error
-    if missing := [name for name in NEEDED if name not in columns]:
-        raise AuscultError(f"verdicts {path}: expected the columns {', '.join(NEEDED)}; {', '.join(missing)} not there")
-    if "content_hash" not in columns and not {"title_id", "track"} <= set(columns):
-        raise AuscultError(f"verdicts {path}: expected a column content_hash, or title_id and track")
-    rows = []
-    written_at = datetime.fromtimestamp(int(path.stat().st_mtime), UTC)
-    for number, line in lines:
-        if not (line["verdict"] or "").strip():
-            continue
-        try:
-            rows.append(_verdict(line, causes, reviewer, written_at))
-        except ValueError as error:
-            raise AuscultError(f"verdicts {path}, line {number}: {error}; nothing was imported") from error
+    from udfs.schemas import REVIEWS
+
+    _name_contents(spark, storage, path, rows)
+    check_agreement(path, rows)
+    fresh, overtaken = sift(path, rows, _stored(spark, storage, {row["content_hash"] for row in rows}))
+    if fresh:
+        given = literal_frame(spark, [tuple(row[name] for name in REVIEWS.names) for row in fresh], REVIEWS)
+        given.write.format("delta").mode("append").save(storage.locate("reviews"))
+    return TakenIn(len(fresh), overtaken, _unmatched(spark, storage, rows))
+
+
+def _name_contents(spark: "SparkSession", storage: "Storage", path: Path, rows: list[Verdict]) -> None:
+    """Fill in the content_hash of rows that name title and track only."""
+    from jobs import tables
+
+    unknown = [row for row in rows if row["content_hash"] is None]
+    if not unknown:
+        return
+    tracks = tables.read(spark, storage, "tracks").select("title_id", "track", "content_hash").collect()
+    known = {(row.title_id, row.track): row.content_hash for row in tracks}
+    for row in unknown:
+        row["content_hash"] = known.get((row["title_id"], row["track"]))
+        if row["content_hash"] is None:
+            raise AuscultError(
+                f"verdicts {path}, line {row['line']}: title {row['title_id']!r}, track {row['track']}: not in the table "
+                f"tracks of {storage.root}; {NOTHING_IMPORTED}"
+            )
+
+
+def _stored(spark: "SparkSession", storage: "Storage", contents: set[str]) -> list[Verdict]:
+    """The rows of `reviews` about some contents."""
+    from pyspark.sql import functions as F
+
+    from jobs import tables
+
+    wanted = literal_frame(spark, [(content,) for content in sorted(contents)], "content_hash string")
+    found = tables.read(spark, storage, "reviews").join(F.broadcast(wanted), "content_hash", "left_semi")
+    rows = [row.asDict() for row in found.withColumn("reviewed_us", F.unix_micros("reviewed_at")).collect()]
+    for row in rows:  # a collected time is of the driver's zone and names none
+        row["reviewed_at"] = EPOCH + timedelta(microseconds=row["reviewed_us"] or 0)
     return rows
 
 
-def _verdict(
-    line: dict[str, str | None], causes: dict[str, tuple[str, ...]], reviewer: str | None, written_at: datetime
-) -> dict[str, Any]:
-    def text(name: str) -> str | None:
-        return (line.get(name) or "").strip() or None
+def _unmatched(spark: "SparkSession", storage: "Storage", rows: list[Verdict]) -> list[Verdict]:
+    """Verdicts that no detection has, by the rule of jobs/sql/matched.sql."""
+    from pyspark.sql import functions as F
 
-    verdict, cause, who = text("verdict"), text("cause"), text("reviewer") or reviewer
-    if verdict not in causes:
-        raise ValueError(f"verdict: expected one of {', '.join(causes)}, found {verdict!r}")
-    if cause is not None and cause not in causes[verdict]:
-        raise ValueError(f"cause of {verdict}: expected one of {', '.join(causes[verdict])}, found {cause!r}")
-    if who is None:
-        raise ValueError("reviewer: expected a name, in the column reviewer or by --reviewer")
-    start_s, end_s = (csv_table.number(text(name) or "nan") for name in ("start_s", "end_s"))
-    if not 0 <= start_s < end_s:
-        raise ValueError(f"expected 0 <= start_s < end_s, found {start_s:g} and {end_s:g}")
-    if text("defect") is None:
-        raise ValueError("defect: expected a label, found nothing")
-    track = text("track")
-    when = text("reviewed_at")
-    at = written_at if when is None else datetime.fromisoformat(when)
-    return {
-        "content_hash": text("content_hash"),
-        "defect": text("defect"),
-        "start_s": start_s,
-        "end_s": end_s,
-        "verdict": verdict,
-        "cause": cause,
-        "reviewer": who,
-        "note": text("note"),
-        "reviewed_at": at if at.tzinfo is not None else at.replace(tzinfo=UTC),
-        "title_id": text("title_id"),
-        "track": None if track is None else int(track),
-    }
-
-
-def take_in(spark: "SparkSession", storage: "Storage", rows: list[dict[str, Any]]) -> int:
-    """Append verdicts to `reviews`; a row that is there already is left out, so that an import can be repeated.
-
-    Raises:
-        AuscultError: a row names a title or track that `tracks` does not have; nothing is taken in then.
-    """
     from jobs import tables
-    from udfs.schemas import REVIEWS
 
-    if unknown := [row for row in rows if row["content_hash"] is None]:
-        known = {
-            (row.title_id, row.track): row.content_hash
-            for row in tables.read(spark, storage, "tracks").select("title_id", "track", "content_hash").collect()
-        }
-        for row in unknown:
-            row["content_hash"] = known.get((row["title_id"], row["track"]))
-            if row["content_hash"] is None:
-                raise AuscultError(
-                    f"title {row['title_id']!r}, track {row['track']}: not in the table tracks of {storage.root}; "
-                    "nothing was imported"
-                )
-    given = literal_frame(spark, [tuple(row[name] for name in REVIEWS.names) for row in rows], REVIEWS)
-    same = ["content_hash", "defect", "start_s", "end_s", "verdict", "reviewer", "reviewed_at"]
-    fresh = given.dropDuplicates(same).join(tables.read(spark, storage, "reviews"), same, "left_anti")
-    fresh = fresh.select(REVIEWS.names).persist()
-    added = fresh.count()
-    if added:
-        fresh.write.format("delta").mode("append").save(storage.locate("reviews"))
-    fresh.unpersist()
-    return added
+    names = ("content_hash", "defect", "start_s", "end_s")
+    given = literal_frame(
+        spark,
+        [(number, *(row[name] for name in names)) for number, row in enumerate(rows)],
+        "number int, content_hash string, defect string, start_s double, end_s double",
+    )
+    stretches = tables.read(spark, storage, "detections").select(
+        "content_hash", "defect", F.col("start_s").alias("from_s"), F.col("end_s").alias("to_s")
+    )
+    both = given.join(stretches, ["content_hash", "defect"]).where("start_s < to_s AND end_s > from_s")
+    matched = {row.number for row in both.select("number").distinct().collect()}
+    return [row for number, row in enumerate(rows) if number not in matched]
 
 
 def take_fingerprints(spark: "SparkSession", storage: "Storage", stretches: "DataFrame") -> None:
@@ -232,6 +217,56 @@ def suggestions(spark: "SparkSession", storage: "Storage", sources: "dict[str, D
     )
 
 
+def with_uri(frame: "DataFrame", tracks: "DataFrame") -> "DataFrame":
+    """Rows with the place of their title's file, which a reviewer opens; in no order.
+
+    Args:
+        frame: columns title_id, track and others.
+        tracks: the table tracks.
+    """
+    places = tracks.select("title_id", "track", "uri").dropDuplicates(["title_id", "track"])
+    return frame.join(places, ["title_id", "track"], "left")
+
+
+def _check_versions(storage: "Storage", tracks: "DataFrame", model: str, old: str, new: str) -> None:
+    """See that two versions of a model can be compared: a typing error should not look like nothing found.
+
+    Raises:
+        AuscultError: one of them has scored nothing here, or nothing that the other has, or they are the same.
+    """
+    from pyspark.sql import functions as F
+
+    if old == new:
+        raise AuscultError(f"compare --old {old} --new {new}: expected two versions")
+    known = {row.key for row in tracks.selectExpr("explode(scored_with) AS key").distinct().collect()}
+    if missing := [key for key in (f"{model}/{old}", f"{model}/{new}") if key not in known]:
+        raise AuscultError(
+            f"model {' and '.join(missing)}: nothing in {storage.root} was scored with it; known there as model/version: "
+            f"{', '.join(sorted(known)) or 'none'}"
+        )
+    has_old, has_new = (F.array_contains("scored_with", f"{model}/{version}") for version in (old, new))
+    if tracks.where(has_old & has_new).isEmpty():
+        raise AuscultError(
+            f"model {model}, versions {old} and {new}: there is no track in {storage.root} that both have scored; scan some "
+            "titles with both"
+        )
+
+
+def _check_facet(spark: "SparkSession", sources: "dict[str, DataFrame]", facet: str) -> None:
+    """See that tracks have a facet.
+
+    Raises:
+        AuscultError: none has it.
+    """
+    from jobs.analyses import ALL, analysis
+
+    if facet == ALL:
+        return
+    known = {row.facet for row in analysis(spark, sources, "track_facets").select("facet").distinct().collect()}
+    if facet not in known:
+        raise AuscultError(f"--by {facet}: no track has a value of it; known are {', '.join(sorted(known)) or 'none'}")
+
+
 def main(argv: list[str]) -> int:
     """Do what the first argument says."""
     parser = argparse.ArgumentParser(prog="review.py", description=(__doc__ or "").split("\n\n")[0])
@@ -255,7 +290,13 @@ def main(argv: list[str]) -> int:
     )
     what.add_parser("precision", parents=[common], help="precision by verdicts, by defect and by facets of the tracks")
     what.add_parser("agreement", parents=[common], help="how far reviewers agree (Cohen's kappa)")
-    what.add_parser("rates", parents=[common], help="detections per 100 hours")
+    rates = what.add_parser("rates", parents=[common], help="detections per 100 hours, with 0 for what was not found")
+    rates.add_argument(
+        "--by",
+        default="all",
+        metavar="FACET",
+        help="split by codec, container, language or one of the catalogue's own columns (default: by none)",
+    )
     compare = what.add_parser("compare", parents=[common], help="what a version finds that another does not")
     for name in ("--model", "--old", "--new"):
         compare.add_argument(name, required=True)
@@ -266,8 +307,10 @@ def main(argv: list[str]) -> int:
         if not rows:
             raise AuscultError(f"verdicts {options.verdicts}: there is no line with a verdict")
 
+    from pyspark.sql import functions as F
+
     from jobs import tables
-    from jobs.analyses import analysis
+    from jobs.analyses import analysis, sought
     from jobs.storage import Storage, absolute
     from udfs.fingerprint import is_available
     from udfs.schemas import REVIEWS
@@ -281,25 +324,54 @@ def main(argv: list[str]) -> int:
     if not storage.has_table("reviews"):  # a warehouse of an earlier version
         tables.create(spark, storage.locate("reviews"), REVIEWS)
     if options.what == "import":
-        added = take_in(spark, storage, rows)
+        taken = take_in(spark, storage, options.verdicts, rows)
         if is_available():  # while the file that was judged is there: its next delivery may replace it
             take_fingerprints(spark, storage, tables.read(spark, storage, "reviews"))
         else:
             log.info("%s: these verdicts will not be suggested for re-encoded or recut titles", NO_CHROMAPRINT)
-        print(f"{added} verdicts taken in, {len(rows) - added} were there before: {storage.root}/reviews")
+        _tell(taken, len(rows), storage)
         return 0
     sources = {name: tables.read(spark, storage, name) for name in ("detections", "reviews", "tracks")}
-    if options.what == "queue":
-        frame = analysis(spark, sources, "review_queue").limit(options.limit)
-    elif options.what == "suggest":
-        frame = suggestions(spark, storage, sources)
-    elif options.what == "compare":
+    given: dict[str, Any] = {}
+    if options.what == "compare":
         given = {"model": options.model, "old_version": options.old, "new_version": options.new}
-        frame = analysis(spark, sources, "versions", **given)
+        _check_versions(storage, sources["tracks"], options.model, options.old, options.new)
+    elif options.what == "rates":
+        given = {"facet": options.by}
+        _check_facet(spark, sources, options.by)
+        if storage.has_table("scans"):
+            sources["sought"] = sought(tables.read(spark, storage, "scans"))
+    if options.what == "suggest":
+        frame = with_uri(suggestions(spark, storage, sources), sources["tracks"])
+        frame = frame.orderBy("title_id", "track", "start_s")
     else:
-        frame = analysis(spark, sources, options.what)
+        frame = analysis(spark, sources, ANALYSES.get(options.what, options.what), **given)
+    if options.what == "queue":
+        frame = with_uri(frame.limit(options.limit), sources["tracks"])
+        frame = frame.orderBy(F.desc("worth"), "title_id", "track", "start_s")
     _write(frame, options.out, for_filling=options.what in ("queue", "suggest"))
     return 0
+
+
+def _tell(taken: TakenIn, count: int, storage: "Storage") -> None:
+    for row, verdict in taken.overtaken[:MOST_TOLD]:
+        log.warning(
+            "line %d: %s said %s before and has said %s since, which stays: to say it anew, give the line a reviewed_at",
+            row["line"], row["reviewer"], row["verdict"], verdict,
+        )  # fmt: skip
+    if len(taken.overtaken) > MOST_TOLD:
+        log.warning(
+            "and %d more lines of which their reviewers have said something else since",
+            len(taken.overtaken) - MOST_TOLD,
+        )
+    print(f"{taken.added} verdicts taken in, {count - taken.added} were there before: {storage.root}/reviews")
+    if taken.unmatched:
+        lines = ", ".join(str(row["line"]) for row in taken.unmatched[:MOST_TOLD])
+        more = " ..." if len(taken.unmatched) > MOST_TOLD else ""
+        print(
+            f"{len(taken.unmatched)} of the {count} match no detection (lines {lines}{more}): expected one of the same "
+            "content and defect at a time that overlaps; until there is one they count for nothing"
+        )
 
 
 def _write(frame: "DataFrame", out: Path | None, *, for_filling: bool) -> None:

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 
 from jobs import demo
+from jobs.launch import AuscultError
 from jobs.recordings import RecordingsUnavailable
 from jobs.storage import Storage
 from udfs.media import MediaError, probe
@@ -92,3 +93,5 @@ def test_the_table_compares_the_newest_version_with_what_was_planted(tmp_path, s
         "",
         "1 found, 1 missed, 1 false",
     ]
+    with pytest.raises(AuscultError, match="there is no table detections; scan first"):
+        list(demo.compare(folder, str(tmp_path / "warehous")))

@@ -61,11 +61,12 @@ def warehouse(tmp_path_factory):
         {"content_hash": f"{odd} 0", "defect": "hiss", "start_s": 5.0, "end_s": 35.0, "verdict": "false_positive",
          "cause": "music", "reviewer": "Ben", "reviewed_at": at},
     ]  # fmt: skip
+    applied = [{"model": "m", "model_version": "1", "defect": defect, "threshold": 0.9} for defect in ("hum", "clip")]
     filled = {
         "detections": detections,
         "tracks": tracks,
         "reviews": reviews,
-        "scans": [{"scan_id": "one"}, {"scan_id": "two"}],
+        "scans": [{"scan_id": "one"}, {"scan_id": "two", "settings": json.dumps({"applied_points": applied})}],
     }
     for name, rows in filled.items():  # not by Spark, for which each commit is a second
         schema = to_arrow_schema(TABLES[name], timezone="UTC")
@@ -120,6 +121,13 @@ def test_the_job_writes_what_other_tools_read(spark, warehouse, tmp_path, monkey
         export.main([*base, "--format", "csv", "--title", "fim.mkv"])
     with pytest.raises(AuscultError, match="scan 'three': not in the table scans"):
         export.main([*base, "--format", "csv", "--scan", "three"])
+    with pytest.raises(
+        AuscultError, match=r"--defect Hum: no scan .* looked for it; known there are click, clip, hiss, hum$"
+    ):
+        export.main([*base, "--format", "csv", "--defect", "Hum"])
+    capsys.readouterr()
+    assert export.main([*base, "--format", "csv", "--defect", "clip"]) == 0  # looked for and not found
+    assert "0 detections in 0 titles written" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import nbformat
 import pandas as pd
@@ -33,6 +34,32 @@ def test_defects(tmp_path, monkeypatch, is_recording, music):
     players = [output for output in outputs if "<audio" in output.get("data", {}).get("text/html", "")]
     assert len(pictures) == 9
     assert len(players) == 19
+
+
+def test_the_threshold_that_is_drawn_is_the_detections_own():
+    """Two versions found the same stretch, each by its own operating point."""
+    common = {"title_id": "a", "track": 0, "content_hash": "h", "defect": "hum", "start_s": 1.0, "end_s": 9.0, "peak_score": 0.9, "model": "m"}  # fmt: skip
+    verdicts = pd.DataFrame(
+        [
+            {**common, "model_version": version, "threshold": threshold}
+            for version, threshold in (("1", 0.9), ("2", 0.5))
+        ]
+    )
+    queue = verdicts.drop(columns="threshold")[::-1]
+    source = next(
+        cell.source
+        for cell in nbformat.read(NOTEBOOKS / "findings.ipynb", as_version=4).cells
+        if "chosen = " in cell.source
+    )
+    for asked, threshold in ((queue, 0.5), (queue[:0], 0.9)):
+        frames = {"verdicts": verdicts, "review_queue": asked}
+        names = {
+            "analysis": lambda spark, sources, name, frames=frames: SimpleNamespace(toPandas=lambda: frames[name]),
+            "spark": None,
+            "sources": None,
+        }
+        exec(source, names)
+        assert names["chosen"].threshold == threshold
 
 
 @pytest.fixture(scope="module")

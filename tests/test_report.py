@@ -345,13 +345,13 @@ def test_what_is_wrong_is_told(place, spark, tmp_path):
 def test_the_pages_csv_is_what_review_imports(written, tmp_path):
     detections = written.data["detections"]
     said = {
-        detections[0]["key"]: {"verdict": "genuine", "cause": "hum", "note": ' a "quoted", note\nof two lines', "reviewed_at": "2026-03-01T10:00:00.000Z"},
-        by_title(written)[HOSTILE][0]["key"]: {"verdict": "unsure", "cause": "", "note": "", "reviewed_at": "2026-03-01T10:00:01.000Z"},
+        detections[0]["key"]: {"verdict": "genuine", "cause": "hum", "note": ' a "quoted", note\nof two lines', "reviewer": "Ana Ö", "reviewed_at": "2026-03-01T10:00:00.000Z"},
+        by_title(written)[HOSTILE][0]["key"]: {"verdict": "unsure", "cause": "", "note": "", "reviewer": "Ana Ö", "reviewed_at": "2026-03-01T10:00:01.000Z"},
     }  # fmt: skip
     program = """
 const { toCsv } = require(process.argv[1]);
 const { detections, said } = JSON.parse(require("fs").readFileSync(0, "utf8"));
-process.stdout.write(toCsv(detections, said, "Ana Ö"));
+process.stdout.write(toCsv(detections, said));
 """
     done = subprocess.run(
         ["node", "-e", program, str(PROJECT / "jobs" / "report.js")],

@@ -1,12 +1,15 @@
 """The report's page without a scan: windows, budgets, what stands where there is nothing."""
 
+import json
+import shutil
+import subprocess
 from xml.etree import ElementTree
 
 import pytest
 from report_reading import Page
 
-from jobs import report, report_source
-from jobs.launch import AuscultError
+from jobs import report, report_source, review
+from jobs.launch import PROJECT, AuscultError
 from jobs.report_content import Entry, Report
 from jobs.report_detection import CLOSE_UP_ROW, article
 from jobs.report_media import CloseUp, Window, fitting, media_plan, window
@@ -63,7 +66,7 @@ class NoSpark:
         return zip(entries, self.media, strict=True)
 
 
-@pytest.mark.parametrize(("max_mib", "pictures", "clips_kept"), [(3.0, 10, 10), (1.5, 10, 5), (0.25, 4, 0)])
+@pytest.mark.parametrize(("max_mib", "pictures", "clips_kept"), [(3.0, 10, 10), (1.55, 10, 5), (0.25, 4, 0)])
 def test_the_last_clips_and_then_pictures_give_way(tmp_path, max_mib, pictures, clips_kept):
     out = tmp_path / "r.html"
     entries = [an_entry(number) for number in range(1, 11)]
@@ -129,3 +132,37 @@ def test_a_brief_detection_is_drawn_sample_by_sample():
     assert [text.text for text in svg.iterfind("text")] == [
         "0 dB", "silent", "waveform, 20 ms from 0:00:05.000, each channel to its peak",
     ]  # fmt: skip
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="needs node to run the page's own code")
+def test_a_verdict_keeps_the_name_of_who_said_it(tmp_path):
+    """Ana judges two detections, Ben another and one of hers; he saves the file. A page of before kept one name for all."""
+    program = """
+const { toCsv, said, takenBack, upgraded } = require(process.argv[1]);
+const detections = ["a", "b", "c", "d"].map((key) => ({ key, content_hash: key, title_id: key, track: 0, defect: "hum", start_s: 0, end_s: 1 }));
+const old = { reviewer: "Cy", verdicts: { d: { verdict: "unsure", cause: "", note: "", reviewed_at: "2026-03-01T10:00:00.000Z" } } };
+const { verdicts } = upgraded(old);
+verdicts.a = said(undefined, "Ana", { verdict: "genuine", cause: "hum" });
+verdicts.b = said(undefined, "Ana", { verdict: "unsure", note: "low" });
+verdicts.b = said(verdicts.b, "Ana", { verdict: "genuine", note: "low" });
+verdicts.b = said(verdicts.b, "Ben", { verdict: "false_positive" });
+verdicts.b = said(verdicts.b, "Ben", { verdict: "creative_intent" });
+verdicts.c = said(undefined, "", { verdict: "unsure" });
+verdicts.c = said(verdicts.c, "Ben", { verdict: "genuine" });
+console.log(JSON.stringify({ csv: toCsv(detections, verdicts), left: takenBack(verdicts.b), none: takenBack(verdicts.a) === undefined }));
+"""
+    done = subprocess.run(
+        ["node", "-e", program, str(PROJECT / "jobs" / "report.js")], capture_output=True, text=True, check=True
+    )
+    found = json.loads(done.stdout)
+    path = tmp_path / "verdicts.csv"
+    path.write_text(found["csv"], encoding="utf-8")
+    rows = review.read_verdicts(path, review.vocabulary(PROJECT / "conf" / "verdicts.yaml"), None)
+    assert [(row["content_hash"], row["reviewer"], row["verdict"], row["cause"], row["note"]) for row in rows] == [
+        ("a", "Ana", "genuine", "hum", None),
+        ("b", "Ana", "genuine", None, "low"),
+        ("b", "Ben", "creative_intent", None, None),
+        ("c", "Ben", "genuine", None, None),
+        ("d", "Cy", "unsure", None, None),
+    ]
+    assert (found["left"]["reviewer"], found["left"]["others"], found["none"]) == ("Ana", [], True)

@@ -1,22 +1,25 @@
 """Verdicts and what they say of precision: the paper's arithmetic, inheritance by content, reviewers, queue."""
 
 import csv
+import json
+import os
 import shutil
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import duckdb
 import numpy as np
 import pyarrow as pa
 import pytest
 from deltalake import DeltaTable, write_deltalake
+from pyspark.sql.types import DecimalType
 from scipy.stats import binomtest
 from sklearn.metrics import cohen_kappa_score
 
 from jobs import review, sql, tables
-from jobs.analyses import analysis
+from jobs.analyses import analysis, sought
 from jobs.launch import PROJECT, AuscultError
 from jobs.storage import Storage
-from udfs.schemas import DETECTIONS, REVIEWS, TRACKS
+from udfs.schemas import DETECTIONS, REVIEWS, SCANS, TRACKS
 
 # PADAM's review of 135 detections in 17 thousand titles (spec 004): verdict, cause, count.
 PADAM = [
@@ -100,7 +103,7 @@ def rows_of(spark, storage, name):
 def analyse(spark, tmp_path):
     """The analyses over rows that lie in memory."""
 
-    def rows(name, detections, tracks, verdicts=(), **given):
+    def rows(name, detections, tracks, verdicts=(), scans=None, **given):
         reviews = []
         if verdicts:
             causes = review.vocabulary(PROJECT / "conf" / "verdicts.yaml")
@@ -112,7 +115,12 @@ def analyse(spark, tmp_path):
             "tracks": spark.createDataFrame(tracks, TRACKS),
             "reviews": spark.createDataFrame([tuple(row[n] for n in REVIEWS.names) for row in reviews], REVIEWS),
         }
-        return [row.asDict() for row in analysis(spark, sources, name, **given).collect()]
+        if scans is not None:
+            sources["sought"] = sought(spark.createDataFrame(scans, SCANS))
+        found = analysis(spark, sources, name, **given)
+        # Figures are read by other tools too, for which a decimal is no number to reckon with.
+        assert not [field.name for field in found.schema if isinstance(field.dataType, DecimalType)]
+        return [row.asDict() for row in found.collect()]
 
     return rows
 
@@ -230,7 +238,7 @@ def test_agreement_is_cohens_kappa(analyse):
     ]
     [found] = analyse("agreement", [detection(title) for title in titles], [track(title) for title in titles], rows)
     assert (found["reviewer"], found["other_reviewer"], found["detections"]) == ("ana", "ben", 40)
-    assert float(found["kappa"]) == pytest.approx(cohen_kappa_score(said[:, 0], said[:, 1]))
+    assert found["kappa"] == pytest.approx(cohen_kappa_score(said[:, 0], said[:, 1]))
 
 
 def test_versions_and_rates(analyse):
@@ -261,6 +269,7 @@ def test_a_filled_in_queue_comes_back(spark, warehouse, tmp_path, monkeypatch):
     with out.open(newline="") as file:
         lines = list(csv.DictReader(file))
     assert {line["title_id"] for line in lines} == {f"'{title}", "b"}  # text, for a spreadsheet
+    assert {line["uri"] for line in lines} == {f"file:///{title}", "file:///b"}  # what to open
     for line in lines:
         line["verdict"] = "" if line["title_id"] == "b" else "genuine"
     assert take(storage, write_csv(out, lines), "--reviewer", "dee") == 0
@@ -276,6 +285,18 @@ def test_a_filled_in_queue_comes_back(spark, warehouse, tmp_path, monkeypatch):
         ({"start_s": 40.0}, "line 2: expected 0 <= start_s < end_s, found 40 and 30"),
         ({"reviewer": ""}, "line 2: reviewer: expected a name"),
         ({"start_s": "soon"}, "line 2: could not convert"),
+        ({"start_s": -1.0}, "line 2: expected 0 <= start_s < end_s, found -1 and 30"),
+        ({"end_s": ""}, "line 2: expected 0 <= start_s < end_s, found 0 and nan"),
+        ({"end_s": "inf"}, "line 2: end_s: expected seconds from the title's zero, found inf"),
+        ({"track": -1}, "line 2: track: expected a number of an audio track, from 0, found '-1'"),
+        ({"track": 0.5}, "line 2: track: expected a number"),
+        ({"title_id": ""}, "line 2: expected a content_hash, or title_id and track"),
+        ({"reviewed_at": "01.03.2026"}, "line 2: reviewed_at: expected a time such as"),
+        ({"reviewed_at": "0001-01-01T00:00+14:00"}, "line 2: reviewed_at: expected a time such as"),
+        (
+            {"reviewed_at": (datetime.now(UTC) + timedelta(hours=1)).isoformat()},
+            "line 2: reviewed_at: expected a time that has passed",
+        ),
     ],
 )
 def test_what_is_wrong_with_a_verdict_is_told_with_its_line(tmp_path, change, message):
@@ -300,3 +321,174 @@ def test_what_else_is_wrong_is_told(spark, warehouse, tmp_path, monkeypatch):
     assert not rows_of(spark, storage, "verdicts")[0]["verdict"]  # all or nothing
     with pytest.raises(AuscultError, match="scan first"):
         review.main(["precision", "--warehouse", str(tmp_path / "none")])
+
+
+def test_a_clock_that_is_a_little_ahead_is_no_error(tmp_path):
+    causes = review.vocabulary(PROJECT / "conf" / "verdicts.yaml")
+    soon = datetime.now(UTC) + timedelta(minutes=2)
+    path = write_csv(tmp_path / "v.csv", [verdict("a", reviewed_at=soon.isoformat()), verdict("b", reviewed_at="")])
+    os.utime(path, (2e9, 2e9))  # years ahead
+    ours, files = review.read_verdicts(path, causes, None)
+    assert ours["reviewed_at"] == soon
+    assert files["reviewed_at"] <= datetime.now(UTC)
+
+
+@pytest.mark.parametrize("when", [AT.isoformat(), ""])
+def test_two_verdicts_of_one_reviewer_at_one_time_are_refused(tmp_path, when):
+    causes = review.vocabulary(PROJECT / "conf" / "verdicts.yaml")
+    first = verdict("a", reviewed_at=when)
+
+    def read(*others):
+        return review.read_verdicts(write_csv(tmp_path / "v.csv", [first, verdict("b"), *others]), causes, None)
+
+    for change in ({"verdict": "false_positive"}, {"cause": "noise"}):
+        with pytest.raises(
+            AuscultError, match=r"lines [24] and 5: ana says genuine .* of hiss at 0 to 30 s, both at 20"
+        ):
+            read({**first, "cause": "hum"}, {**first, **change})
+    others = [
+        {**first}, {**first, "note": "left"}, {**first, "cause": "hum"}, {**first, "verdict": "unsure", "reviewer": "ben"},
+        {**first, "verdict": "unsure", "end_s": 31.0}, {**first, "verdict": "unsure", "reviewed_at": "2026-03-02"},
+    ]  # fmt: skip
+    assert len(read(*others)) == 8
+
+
+def test_contradictions_that_only_the_tables_show(spark, warehouse, tmp_path, monkeypatch):
+    """One line names the content, the other the title; or one is in the file and the other stored."""
+    monkeypatch.setattr(spark, "stop", lambda: None)
+    storage = warehouse([detection("a")], [track("a")])
+    path = tmp_path / "v.csv"
+    lines = [{**verdict("a"), "content_hash": ""}, {**verdict("", "unsure", track=""), "content_hash": "content of a"}]
+    with pytest.raises(AuscultError, match=r"lines 2 and 3: ana says genuine and unsure"):
+        take(storage, write_csv(path, lines))
+    assert not rows_of(spark, storage, "verdicts")[0]["verdict"]
+    assert take(storage, write_csv(path, lines[:1])) == 0
+    with pytest.raises(AuscultError, match=r"line 2: ana says unsure .* genuine is stored as said at that very time"):
+        take(storage, write_csv(path, lines[1:]))
+    assert take(storage, write_csv(path, [{**lines[1], "reviewed_at": "2026-03-01T00:00:01"}])) == 0
+    assert rows_of(spark, storage, "verdicts")[0]["verdict"] == "unsure"
+
+
+def test_a_file_that_is_kept_undoes_no_correction(spark, warehouse, tmp_path, monkeypatch, capsys, caplog):
+    """The reviewer's working list, brought in daily: its lines are said once, not at each writing of the file."""
+    monkeypatch.setattr(spark, "stop", lambda: None)
+    storage = warehouse([detection(title) for title in "abc"], [track(title) for title in "abc"])
+    path = tmp_path / "list.csv"
+
+    def bring_in(*lines, day):
+        write_csv(path, list(lines))
+        at = datetime(2026, 3, day, tzinfo=UTC).timestamp()
+        os.utime(path, (at, at))
+        assert take(storage, path) == 0
+        said = capsys.readouterr().out
+        return said, {row["title_id"]: (row["verdict"], row["note"]) for row in rows_of(spark, storage, "verdicts")}
+
+    a, b = (verdict(title, reviewed_at="") for title in "ab")
+    said, found = bring_in(a, b, day=2)
+    assert "2 verdicts taken in, 0 were there before" in said
+    # The page's file, or a colleague's script: she has changed her mind on one of them.
+    page = write_csv(tmp_path / "page.csv", [verdict("a", "false_positive", reviewed_at="2026-03-03T10:00:00Z")])
+    assert take(storage, page) == 0
+    capsys.readouterr()
+    noted = {**a, "note": "heard again"}
+    for first in (a, noted):
+        caplog.clear()
+        said, found = bring_in(first, b, verdict("c", "unsure", reviewed_at=""), day=4)
+        assert found == {"a": ("false_positive", None), "b": ("genuine", None), "c": ("unsure", None)}
+        assert "line 2: ana said genuine before and has said false_positive since, which stays" in caplog.text
+    assert "0 verdicts taken in, 3 were there before" in said
+    # What the line says anew counts, and so does what it says with a time.
+    said, found = bring_in({**a, "verdict": "creative_intent"}, {**b, "note": "low"}, day=5)
+    assert "2 verdicts taken in, 0 were there before" in said
+    assert (found["a"], found["b"]) == (("creative_intent", None), ("genuine", "low"))
+    said, found = bring_in({**a, "reviewed_at": "2026-03-06"}, day=6)
+    assert found["a"] == ("genuine", None)
+
+
+def test_verdicts_about_no_detection_are_told(spark, warehouse, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(spark, "stop", lambda: None)
+    storage = warehouse([detection("a"), detection("b")], [track("a"), track("b")])
+    lines = [
+        verdict("a"),
+        verdict("b", start_s=30.0, end_s=40.0),  # touches, and shares nothing
+        verdict("b", defect="Hiss"),
+        {**verdict("b", start_s=29.0, end_s=40.0)},
+    ]
+    assert take(storage, write_csv(tmp_path / "v.csv", lines)) == 0
+    said = capsys.readouterr().out
+    assert "4 verdicts taken in" in said
+    assert "2 of the 4 match no detection (lines 3, 4)" in said
+    assert take(storage, write_csv(tmp_path / "v.csv", lines[:1])) == 0
+    assert "match no detection" not in capsys.readouterr().out
+
+
+def test_copies_of_a_title_count_once(analyse):
+    """The same content in three titles, one of them twice: one verdict is one observation."""
+    titles = ["film.mkv", "copy.mkv", "other.mkv"]
+    found = [detection(title, content="content of film.mkv") for title in titles]
+    second = list(found[0])
+    second[DETECTIONS.names.index("track")] = 1
+    given = (
+        [*found, tuple(second), detection("film.mkv", start_s=60.0, end_s=90.0), detection("copy.mkv", start_s=60.0, end_s=90.0, content="content of film.mkv")],
+        [track(title, content="content of film.mkv", codec="aac" if title == "other.mkv" else "flac") for title in titles],
+    )  # fmt: skip
+    said = [verdict("film.mkv"), verdict("film.mkv", "unsure", reviewer="ben", reviewed_at="2026-02-01")]
+    shares = analyse("precision", *given, said)
+    counted = {(row["facet_value"], row["defect"]): (row["detections"], row["decided"]) for row in shares if row["facet"] in ("all", "codec")}  # fmt: skip
+    assert counted == {
+        ("all", "hiss"): (2, 1), ("all", None): (2, 1), ("flac", "hiss"): (2, 1), ("flac", None): (2, 1),
+        ("aac", "hiss"): (1, 1), ("aac", None): (1, 1),
+    }  # fmt: skip
+    queue = analyse("review_queue", *given, said)
+    assert [(row["title_id"], row["start_s"]) for row in queue] == [("copy.mkv", 60.0)]
+    agreed = analyse("agreement", *given, [*said, verdict("film.mkv", reviewer="ben")])
+    assert [row["detections"] for row in agreed] == [1]
+
+
+def test_what_was_looked_for_and_not_found_has_its_rate(analyse):
+    applied = [
+        {"model": "m", "model_version": version, "defect": defect, "threshold": 0.9}
+        for version, defect in (("1", "hiss"), ("1", "hum"), ("2", "hum"), ("9", "hum"))
+    ]
+    scans = [
+        tuple({"scan_id": name, "settings": settings}.get(column) for column in SCANS.names)
+        for name, settings in (("s", json.dumps({"applied_points": applied})), ("old", "{}"), ("none", None))
+    ]
+    given = (
+        [detection("a"), detection("a", start_s=60.0, end_s=90.0)],
+        [track("a", scored_with=("m/1", "m/2")), track("b", codec="aac"), track("c", codec=None, scored_with=())],
+    )
+
+    def rates(**more):
+        names = ("model_version", "defect", "facet_value", "detections", "titles_with_detections", "titles", "detections_per_100_h")  # fmt: skip
+        return [tuple(row[name] for name in names) for row in analyse("rates", *given, scans=scans, **more)]
+
+    assert rates() == [
+        ("1", "hiss", "all", 2, 1, 2, 100.0), ("1", "hum", "all", 0, 0, 2, 0.0), ("2", "hum", "all", 0, 0, 1, 0.0),
+    ]  # fmt: skip
+    assert rates(facet="codec") == [
+        ("1", "hiss", "aac", 0, 0, 1, 0.0), ("1", "hiss", "flac", 2, 1, 1, 200.0), ("1", "hum", "aac", 0, 0, 1, 0.0),
+        ("1", "hum", "flac", 0, 0, 1, 0.0), ("2", "hum", "flac", 0, 0, 1, 0.0),
+    ]  # fmt: skip
+
+
+def test_names_that_nothing_has_are_refused(spark, warehouse, tmp_path, monkeypatch, capsys):
+    """A typing error should not look like a catalogue without defects."""
+    monkeypatch.setattr(spark, "stop", lambda: None)
+    storage = warehouse([detection("a")], [track("a", scored_with=("m/1", "m/2")), track("b", scored_with=("m/3",))])
+
+    def ask(*options):
+        return review.main([*options, "--warehouse", storage.root])
+
+    with pytest.raises(AuscultError, match=r"model M/1 and M/2: nothing in .*; known there as .*: m/1, m/2, m/3$"):
+        ask("compare", "--model", "M", "--old", "1", "--new", "2")
+    with pytest.raises(AuscultError, match=r"model m/4: nothing in"):
+        ask("compare", "--model", "m", "--old", "1", "--new", "4")
+    with pytest.raises(AuscultError, match=r"no track in .* that both have scored"):
+        ask("compare", "--model", "m", "--old", "1", "--new", "3")
+    with pytest.raises(AuscultError, match="expected two versions"):
+        ask("compare", "--model", "m", "--old", "1", "--new", "1")
+    with pytest.raises(AuscultError, match="--by Codec: no track has a value of it; known are all, codec, container"):
+        ask("rates", "--by", "Codec")
+    assert ask("rates", "--by", "codec") == 0
+    assert "m,1,hiss,codec,flac,1,1,1,1,100" in capsys.readouterr().out

@@ -1,22 +1,29 @@
 -- How many detections are right, by people's verdicts.
 --
--- Reads:   {faceted}  one row per detection and facet (facets.sql): model, model_version, defect, verdict, facet,
---                     facet_value
+-- Reads:   {faceted}  one row per detection and facet (facets.sql): model, model_version, content_hash, defect, start_s,
+--                     end_s, verdict, facet, facet_value
 -- Grain:   one row per model version x facet x value x defect, and one with defect NULL over all defects
+-- Copies:  the same stretch of the same content counts once, in however many titles and tracks it lies: one verdict is one
+--          observation, and counting it twice would narrow the interval
 -- Figures: genuine_precision  share of decided detections that are defects
 --          valid_precision    the same with creative intent counted in: the sound is there, and somebody meant it
 --          low, high          Wilson's 95 % interval (E. B. Wilson, "Probable inference ...", 1927); NULL where nothing
 --                             was decided. "unsure" decides nothing.
 -- Runs in: Spark SQL, DuckDB
 
-WITH counted AS (
+WITH occurrences AS (  -- one row per stretch of content, as each model version and facet value has it
+    SELECT DISTINCT model, model_version, facet, facet_value, defect, content_hash, start_s, end_s, verdict
+    FROM {faceted} AS faceted
+),
+
+counted AS (
     SELECT
         model, model_version, facet, facet_value, defect,
         COUNT(*) AS detections,
         SUM(CASE WHEN verdict = 'genuine' THEN 1 ELSE 0 END) AS genuine,
         SUM(CASE WHEN verdict = 'creative_intent' THEN 1 ELSE 0 END) AS creative_intent,
         SUM(CASE WHEN verdict = 'false_positive' THEN 1 ELSE 0 END) AS false_positive
-    FROM {faceted} AS faceted
+    FROM occurrences
     GROUP BY GROUPING SETS (
         (model, model_version, facet, facet_value),
         (model, model_version, facet, facet_value, defect)

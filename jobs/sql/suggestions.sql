@@ -3,16 +3,18 @@
 -- Reads:  {verdicts}      one row per detection (verdicts.sql)
 --         {reviews}       the table reviews
 --         {fingerprints}  the table fingerprints, one row per content and stretch
--- Grain:  one row per detection without a verdict, or with "unsure", whose sound was judged elsewhere: the closest match
+-- Grain:  one row per stretch without a verdict, or with "unsure", whose sound was judged elsewhere, and model version: the
+--         closest match, under the first of the titles that hold the content
 -- Match:  {least_items} different items are the same at one shift, and at that shift at most {most_bit_error} of all bits
 --         differ (unrelated sound: 0.35 and more); one item over and over, as silence and steady tones give, says nothing
 
-WITH open AS (  -- one row per detection nobody has decided
-    SELECT
-        verdicts.title_id, verdicts.track, verdicts.peak_score, verdicts.model, verdicts.model_version,
-        STRUCT(verdicts.content_hash, verdicts.defect, verdicts.start_s, verdicts.end_s) AS stretch
+WITH open AS (  -- one row per stretch nobody has decided, and model version
+    SELECT title_id, track, peak_score, model, model_version, STRUCT(content_hash, defect, start_s, end_s) AS stretch
     FROM {verdicts} AS verdicts
-    WHERE verdicts.verdict IS NULL OR verdicts.verdict = 'unsure'
+    WHERE verdict IS NULL OR verdict = 'unsure'
+    QUALIFY ROW_NUMBER() OVER (
+        PARTITION BY content_hash, defect, start_s, end_s, model, model_version ORDER BY title_id, track
+    ) = 1
 ),
 
 ranked AS (
