@@ -9,7 +9,7 @@ from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
 from jobs import sql, tables
-from jobs.analyses import analysis
+from jobs.analyses import analysis, sought
 from jobs.interrupted import run_of
 from jobs.launch import AuscultError, log
 from jobs.literals import literal_frame
@@ -110,8 +110,11 @@ class Source:
         return [row.asDict() for row in frame.collect()]
 
     def rates(self) -> list[dict[str, Any]]:
-        """Detections per 100 hours."""
-        sources = {"detections": self.detections, "tracks": self.tracks}
+        """Detections per 100 hours, with 0 for what was sought and not found."""
+        scans = self.tables["scans"]
+        if self.scan is not None:  # others may have applied versions whose detections are not in this report
+            scans = scans.where(F.col("scan_id").isin([*self.scan["went_on_with"], self.scan["scan_id"]]))
+        sources = {"detections": self.detections, "tracks": self.tracks, "sought": sought(scans)}
         return [row.asDict() for row in analysis(self.spark, {**self.tables, **sources}, "rates").collect()]
 
     def line_up(self, limit: int) -> list[dict[str, Any]]:
