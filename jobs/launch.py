@@ -132,6 +132,11 @@ def session(name: str) -> "SparkSession":
         .config("spark.sql.execution.pyspark.udf.faulthandler.enabled", "true")
         .getOrCreate()
     )
+    # conf/spark-defaults.conf has what suits small tables on one machine; partitions are never merged (see above).
+    partitions = max(
+        int(spark.conf.get("spark.sql.shuffle.partitions") or 0), 2 * spark.sparkContext.defaultParallelism
+    )
+    spark.conf.set("spark.sql.shuffle.partitions", partitions)
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGINT, _interrupted)  # pyspark's own first calls the JVM
     if "DeltaSparkSessionExtension" not in str(spark.conf.get("spark.sql.extensions", "")):

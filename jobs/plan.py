@@ -1,11 +1,10 @@
-"""Decides what a scan has to do: which tracks, cut into which spans, in which chunks and tasks.
+"""Decides what a scan has to do: which tracks with which models, cut into which spans.
 
 Pure functions over plain values; nothing here touches Spark or files.
 """
 
-import heapq
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -19,8 +18,6 @@ INCOMPLETE = "incomplete"  # `jobs/maintain.py --mend` found segments missing
 TRANSIENT = ACCIDENTS | {"not_found", "unreadable", "storage_error", "no_space", INCOMPLETE}
 # Of them, what says nothing of the title itself: what is known of it stays.
 OUTAGES = frozenset({"storage_error", "no_space", "unreadable"})
-# Decoding from the start of a title to a span costs about this share of scoring the same audio on a CPU.
-SKIP_COST = 0.03
 _DELTA_FORBIDDEN = str.maketrans(dict.fromkeys(" ,;{}()\n\t=", "_"))
 
 
@@ -80,23 +77,6 @@ class TitlePlan:
     gone: list[tuple[str, int | None]]  # rows of `tracks` that the title no longer has
     done: list[KnownTrack | TrackInfo]  # tracks that need nothing
     seen_before: bool
-
-
-@dataclass(frozen=True)
-class Span:
-    """One row of `udfs.schemas.SPANS`."""
-
-    task: int
-    title_id: str
-    path: str
-    track: int
-    content_hash: str
-    start_s: float
-    end_s: float
-    can_seek: bool
-    is_timed: bool
-    models: tuple[str, ...]
-    announced_s: float | None
 
 
 @dataclass(frozen=True)
@@ -325,66 +305,3 @@ def cut_spans(duration_s: float, span_s: int) -> list[tuple[float, float]]:
     count = max(1, math.floor(duration_s / span_s + 0.5))
     edges = [float(number * span_s) for number in range(count)]
     return list(zip(edges, [*edges[1:], math.inf], strict=True))
-
-
-def chunks(plans: Iterable[TitlePlan], channel_s: float) -> Iterator[list[TitlePlan]]:
-    """Group titles, in order, into chunks of at least `channel_s` seconds of audio times channels."""
-    chunk: list[TitlePlan] = []
-    weight = 0.0
-    for plan in plans:
-        chunk.append(plan)
-        weight += sum(track.channel_s for track in plan.tracks)
-        if weight >= channel_s:
-            yield chunk
-            chunk, weight = [], 0.0
-    if chunk:
-        yield chunk
-
-
-def assign_tasks(plans: list[TitlePlan], tasks: int) -> tuple[list[Span], list[float]]:
-    """Balance the spans of a chunk over tasks, longest first.
-
-    Returns:
-        The spans in the order of their tasks, and each task's weight (seconds of audio times
-        channels, with what decoding from the start costs on top).
-    """
-    weighted: list[tuple[float, PlannedTrack, tuple[float, float]]] = []
-    for plan in plans:
-        for track in plan.tracks:
-            for start_s, end_s in track.spans if track.equal is None else ():
-                assert track.info is not None
-                length_s = max(min(end_s, track.info.duration_s) - start_s, 1.0)
-                skipped_s = 0.0 if track.info.can_seek else start_s
-                weight = (length_s + SKIP_COST * skipped_s) * max(1, track.info.channels)
-                weighted.append((weight, track, (start_s, end_s)))
-    tasks = max(1, min(tasks, len(weighted)))
-    heap = [(0.0, task) for task in range(tasks)]
-    weights = [0.0] * tasks
-    spans: list[Span] = []
-    paths = {plan.title.title_id: plan.title.path for plan in plans}
-    for weight, track, (start_s, end_s) in sorted(weighted, key=lambda entry: -entry[0]):
-        load, task = heapq.heappop(heap)
-        weights[task] = load + weight
-        heapq.heappush(heap, (weights[task], task))
-        info = track.info
-        assert info is not None
-        title_id = track.row["title_id"]
-        path = paths[title_id]
-        assert path is not None
-        spans.append(
-            Span(
-                task,
-                title_id,
-                path,
-                info.track,
-                info.content_hash,
-                start_s,
-                end_s,
-                info.can_seek,
-                info.is_timed,
-                track.models,
-                max(info.duration_s, info.declared_s or 0.0) if math.isinf(end_s) else None,
-            )
-        )
-    spans.sort(key=lambda span: (span.task, span.title_id, span.track, span.start_s))
-    return spans, weights

@@ -114,7 +114,10 @@ def main(argv: list[str]) -> int:
         row = tables.new_scan(scan_id, catalogue.name, settings, scan.models, points, _device(spark))
         if (lease.was_abandoned or storage.folders(tables.STAGING)) and (recovered := commits.recover(spark, storage)):
             log.info("brought in %d chunks that an interrupted scan had scored", recovered)
-        for warning in tables.changed_models(spark, storage, scan.models):
+        for warning in (
+            *tables.changed_models(spark, storage, scan.models),
+            *tables.changed_points(spark, storage, points),
+        ):
             log.warning("%s", warning)
         tables.begin_scan(spark, storage, row)
         try:

@@ -9,12 +9,13 @@ from typing import Any
 from pyspark.sql import SparkSession
 
 from jobs import commits
+from jobs.balancing import Span, assign_tasks, chunks
 from jobs.catalogue import Title
 from jobs.catalogue_columns import RENEWED_AT_ONCE, OwnColumns
 from jobs.launch import AuscultError, log
 from jobs.lease import Lease
 from jobs.operating_points import Points
-from jobs.plan import EqualTracks, PlannedTrack, Span, TitlePlan, assign_tasks, chunks
+from jobs.plan import EqualTracks, PlannedTrack, TitlePlan
 from jobs.planner import Planner
 from jobs.progress import Progress
 from jobs.registry import ResolvedModel

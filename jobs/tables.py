@@ -6,6 +6,7 @@ import random
 import socket
 import time
 import uuid
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -27,7 +28,7 @@ from pyspark.sql.types import StructField, StructType, TimestampType
 
 from jobs.launch import AuscultError, log
 from jobs.literals import literal_frame
-from jobs.settings import ScanSettings
+from jobs.settings import OperatingPoint, ScanSettings
 from jobs.storage import Storage
 from udfs.schemas import REVIEWS, SCANS, TABLES
 
@@ -39,6 +40,7 @@ T = TypeVar("T")
 STAGING = "_staging"  # folder of what is scored and not committed, see jobs.commits
 STORED_SCORES = "stored scores"  # for a catalogue in `scans`: the run of jobs/detect.py, which opens no title
 WRITE_TRIES = 10
+LOOKED_BACK = 100  # runs
 CONFLICTS = (  # what Delta raises where another writer was faster; they have no common base
     ConcurrentAppendException,
     ConcurrentDeleteDeleteException,
@@ -210,6 +212,26 @@ def changed_models(spark: SparkSession, storage: Storage, models: list["ShippedM
         "of their own"
         for model in models
         if (key := (model.name, model.version)) in known and known[key].digest != model.digest
+    ]
+
+
+def changed_points(spark: SparkSession, storage: Storage, points: "Points") -> list[str]:
+    """Warnings of operating points that are not those which the last run applied to the same model version's defect."""
+    found = read(spark, storage, "scans").select("scan_id", "settings").orderBy(F.desc("started_at")).limit(LOOKED_BACK)
+    last: dict[tuple[str, str, str], tuple[str, OperatingPoint]] = {}
+    for row in found.collect():
+        for applied in json.loads(row.settings or "{}").get("applied_points", []):
+            key = applied.pop("model"), applied.pop("model_version"), applied.pop("defect")
+            channels = tuple(applied.pop("ignored_channels", ()))
+            last.setdefault(key, (row.scan_id, OperatingPoint(**applied, ignored_channels=channels)))
+    changed = defaultdict(list)
+    for key, point in points.items():
+        if key in last and last[key][1] != point:
+            changed[last[key][0]].append(key[2])
+    return [
+        f"operating points of {', '.join(defects)} are others than those of {scan_id}: titles that were done before keep the "
+        "detections they have; jobs/detect.py applies points to stored scores"
+        for scan_id, defects in changed.items()
     ]
 
 

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from jobs.balancing import assign_tasks, chunks
 from jobs.catalogue import Title
-from jobs.plan import Equal, EqualTracks, KnownTrack, assign_tasks, chunks, cut_spans, is_unchanged, plan_title
+from jobs.plan import Equal, EqualTracks, KnownTrack, cut_spans, is_unchanged, plan_title
 from udfs.media import TrackInfo
 
 TITLE = Title("t", "file:///t", "/t", 10, 1_700_000_000_123_456_789, {"language": "deu", "genre": "news"})
@@ -108,6 +109,31 @@ def test_tasks_are_balanced_and_lose_nothing(lengths, tasks):
     assert {span.task for span in spans} == set(range(len(weights)))
     # longest first: no task exceeds the mean by more than one span (900 s, 2 channels)
     assert max(weights) - sum(weights) / len(weights) <= 2 * 900.0 + 1e-6
+
+
+def test_spans_of_an_object_stay_together():
+    """Each task fetches the whole object; one that would hold up the others is shared all the same."""
+    uri = "s3://bucket/{}.mkv"
+    plans = [
+        plan_title(replace(TITLE, title_id=str(n), uri=uri.format(n), path=uri.format(n)), [info(seconds=7200), info(1, seconds=7200)], [], ("m/1",), 600, 1800)
+        for n in range(12)
+    ]  # fmt: skip
+    spans, weights = assign_tasks(plans, 6)
+    fetched = {(span.task, span.title_id) for span in spans}
+    assert len(fetched) == 12
+    assert min(weights) == max(weights)
+    spans, weights = assign_tasks(plans[:1], 6)
+    assert {span.task for span in spans} == set(range(6))
+    assert max(weights) <= 1.5 * min(weights)
+    assert (
+        len(
+            {
+                (span.task, span.title_id)
+                for span in assign_tasks([replace(made, title=replace(made.title, path="/x")) for made in plans], 6)[0]
+            }
+        )
+        > 30
+    )
 
 
 def test_chunks_keep_titles_whole_and_in_order():

@@ -12,7 +12,7 @@ from level_catalogue import SETTINGS, prepare, run, segment_rows, table
 from pyspark.sql import functions as F
 from signals import music_like, write
 
-from jobs import commits, plan, scan, scan_run
+from jobs import balancing, commits, scan, scan_run
 from jobs.launch import AuscultError
 from jobs.report_source import Source
 from jobs.storage import Storage
@@ -85,7 +85,7 @@ def test_titles_whose_file_is_the_same_are_decoded_once(place, spark, tmp_path, 
     (tmp_path / "shared.yaml").write_text(SETTINGS + "chunk_channel_h_per_core: 0.01\ntasks_per_core: 1\n")
     (tmp_path / "apart.yaml").write_text(SETTINGS + "equal_titles_once: false\n")
     scored = []
-    assign = plan.assign_tasks
+    assign = balancing.assign_tasks
 
     def counted(plans, tasks):
         spans, weights = assign(plans, tasks)
