@@ -3,7 +3,7 @@
 Reads: clean recordings (any format the scan reads), decoded once into a cache.
 Writes: a run in MLflow with its settings, curves and best weights; a checkpoint, from which a rerun goes on.
 Launch: spark-submit jobs/train.py --clean FOLDER [--settings conf/train.yaml] [--steps N] [--workers N]
-Takes: with conf/train.yaml about two hours on two CPU cores; register the result with jobs/register.py --run-id.
+Takes: with conf/train.yaml about an hour and a half on two CPU cores; register the result with jobs/register.py --run-id.
 """
 
 import argparse

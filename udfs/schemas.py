@@ -127,12 +127,12 @@ _STAGES = MapType(StringType(), DoubleType())
 
 SCANS = StructType(
     [
-        _column("scan_id", StringType(), "One run of jobs/scan.py"),
+        _column("scan_id", StringType(), "One run of jobs/scan.py, or of jobs/detect.py, which opens no title"),
         _column("state", StringType(), "running, finished, failed, or interrupted (found dead by a later scan)"),
         _column("started_by", StringType(), "User and host that started the scan"),
         _column("started_at", TimestampType(), "Start of the scan"),
         _column("finished_at", TimestampType(), "End of the scan; NULL while it runs"),
-        _column("catalogue", StringType(), "Catalogue that was scanned"),
+        _column("catalogue", StringType(), "Catalogue that was scanned; 'stored scores' of a run of jobs/detect.py"),
         _column("settings", StringType(), "Settings as resolved, JSON"),
         _column(
             "models",
