@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from sklearn.model_selection import StratifiedGroupKFold
 
-INTERVAL = (2.5, 97.5)  # percentiles
+from jobs import confidence
 
 
 @dataclass(frozen=True)
@@ -262,7 +262,7 @@ class Figure:
 def figures(
     says: np.ndarray, is_defective: np.ndarray, groups: np.ndarray, resamples: int, seed: int
 ) -> dict[str, Figure]:
-    """Precision, recall and F1 of what was said of titles, with a bootstrap over groups of titles.
+    """Precision, recall and F1 of what was said of titles, with intervals over groups of titles (`jobs.confidence`).
 
     Args:
         says: bool (titles,) or (titles, defects).
@@ -274,6 +274,8 @@ def figures(
     >>> found = figures(np.array([True, True, False]), np.array([True, False, True]), np.arange(3), 100, seed=0)
     >>> found["precision"].value, found["recall"].value, found["f1"].value
     (0.5, 0.5, 0.5)
+    >>> print(figures(np.array([True, True]), np.array([True, True]), np.arange(2), 100, seed=0)["recall"])
+    1.00 (0.34-1.00)
     """
     flat = (len(groups), -1)
     says, truth = says.reshape(flat), is_defective.reshape(flat)
@@ -285,11 +287,17 @@ def figures(
     drawn = rng.integers(0, len(by_group), (resamples, len(by_group)))
     spread = _shares(by_group[drawn].sum(axis=1))
     values = _shares(by_group.sum(axis=0, keepdims=True))[0]
+    true, false, missed = by_group.T
     found = {}
-    for index, name in enumerate(("precision", "recall", "f1")):
-        known = spread[:, index][~np.isnan(spread[:, index])]
-        low, high = np.percentile(known, INTERVAL) if len(known) else (np.nan, np.nan)
-        found[name] = Figure(float(values[index]), float(low), float(high))
+    for index, (name, of, interval) in enumerate(
+        [
+            ("precision", true + false, confidence.of_share),
+            ("recall", true + missed, confidence.of_share),
+            ("f1", true + false + missed, confidence.of_f1),
+        ]
+    ):
+        estimate = interval(float(values[index]), spread[:, index], int((of > 0).sum()), float(of.sum()))
+        found[name] = Figure(estimate.value, estimate.low, estimate.high)
     return found
 
 
