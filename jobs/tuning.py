@@ -40,6 +40,7 @@ class Evidence:
     """One defect's scores over labelled titles, as rolling windows see them.
 
     Args:
+        titles: title ids, in the order of the arrays.
         thresholds: (thresholds,).
         windows_s: (windows,), seconds.
         held_ms: int64 (titles, thresholds, windows): the most milliseconds of hits that a window holds.
@@ -52,6 +53,7 @@ class Evidence:
         hours: float64 (titles,), audio hours.
     """
 
+    titles: list[str]
     thresholds: np.ndarray
     windows_s: np.ndarray
     held_ms: np.ndarray
@@ -100,7 +102,7 @@ def gather(
         up_to[key] = np.concatenate(part["up_to_ms"].to_list())
         count[key] = np.concatenate(part["count"].to_list())
         title_of[key] = np.repeat(numbers, [len(values) for values in part["up_to_ms"]])
-    return Evidence(thresholds, windows_s, held, above, up_to, count, title_of, is_defective, groups, hours)
+    return Evidence(titles, thresholds, windows_s, held, above, up_to, count, title_of, is_defective, groups, hours)
 
 
 def _index(values: np.ndarray, value: float) -> int:
