@@ -2,7 +2,8 @@
 
 Reads: the tables segments and tracks; labelled titles (see --labels); conf/tune.yaml.
 Writes: the tables operating_points (a new version; old ones stay) and operating_curves.
-One row per: defect; curve point. A title counts as detected where one of its tracks has a detection.
+One row per: defect; curve point. A title counts as detected where one of its tracks has a detection. By verdicts, titles
+    with detections of a defect that nobody has decided are left out of that defect.
 Launch: spark-submit jobs/tune.py --labels LABELLED [--maximise f1 | precision --at-recall R | recall --budget N]
 Takes: one pass over the stored scores; no audio is decoded.
 """
