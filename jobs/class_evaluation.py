@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jobs import sql
+from jobs import confidence, sql
 from jobs.evaluation_pictures import draw_confusion, draw_precision_recall, draw_recall_by_severity
 from jobs.evaluation_rows import FACETS, SEED, WHOLE, figure_row
 from jobs.launch import AuscultError, log
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from jobs.labelled import LabelledCatalogue
     from jobs.registry import ResolvedModel
     from jobs.storage import Storage
+
+# What is labelled with another detector's defect, under a name that judged.sql takes only where nothing else lies there.
+FOREIGN = "\U0010ffff"
 
 
 @dataclass
@@ -44,7 +47,10 @@ class ClassEvaluation:
     figure = "balanced accuracy"
 
     def figures(self) -> list[dict[str, Any]]:
-        """Balanced accuracy, recalls and precisions over all segments and by facet, as rows of `evaluations`."""
+        """Balanced accuracy, recalls and precisions over all segments and by facet, as rows of `evaluations`.
+
+        Intervals are over clean titles (`jobs.confidence`).
+        """
         rows = self._figures_of(WHOLE)
         for label in self.classes[1:]:
             segments = int(self.counts.loc[self.counts["truth"] == label, "segments"].sum())
@@ -64,17 +70,16 @@ class ClassEvaluation:
         whole, drawn = matrices.sum(axis=0), metrics.bootstrap(matrices, np.random.default_rng(SEED))
         is_of_all = facet != "severity"  # that is of one defect only
         rows = []
+        recalls = _estimates(metrics.recalls(whole), metrics.recalls(drawn), matrices.sum(axis=2))
+        precisions = _estimates(metrics.precisions(whole), metrics.precisions(drawn), matrices.sum(axis=1))
         if is_of_all:
-            balanced = metrics.estimate(float(metrics.mean_recall(whole)), metrics.mean_recall(drawn))
+            mean = float(metrics.mean_recall(whole))
+            balanced = confidence.of_mean(mean, metrics.mean_recall(drawn), recalls, len(matrices))
             rows.append(figure_row(part, None, "balanced_accuracy", balanced, whole.sum()))
-        recalls, recalls_drawn = metrics.recalls(whole), metrics.recalls(drawn)
-        precisions, precisions_drawn = metrics.precisions(whole), metrics.precisions(drawn)
         for index, label in enumerate(self.classes):
-            recall = metrics.estimate(recalls[index], recalls_drawn[:, index])
-            rows.append(figure_row(part, label, "recall", recall, whole[index].sum()))
+            rows.append(figure_row(part, label, "recall", recalls[index], whole[index].sum()))
             if is_of_all:
-                precision = metrics.estimate(precisions[index], precisions_drawn[:, index])
-                rows.append(figure_row(part, label, "precision", precision, whole[:, index].sum()))
+                rows.append(figure_row(part, label, "precision", precisions[index], whole[:, index].sum()))
         return rows
 
     def precision_recall(self, label: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -135,9 +140,13 @@ def count(
 ) -> ClassEvaluation:
     """Count what a version said of the segments of a labelled catalogue that its scan has scored.
 
+    Segments with nothing but defects that it does not know are left out: none of its classes is right there.
+
     Raises:
         AuscultError: the model says nothing of segments without a defect, or none was scored.
     """
+    from pyspark.sql import functions as F
+
     from jobs import tables
 
     contract = model.shipped.contract
@@ -148,25 +157,42 @@ def count(
     clean = contract.clean_labels[0]
     classes = (clean, *contract.defects)
     mapped = [(label, clean if label in contract.clean_labels else label) for label in contract.labels]
-    labels = labelled.labels
-    if strangers := {row.defect for row in labels.select("defect").distinct().collect()} - set(classes):
-        log.warning("%s knows no %s: left out of its figures", model.shipped.key, ", ".join(sorted(strangers)))
-    judged = spark.sql(
+    labels = labelled.labels.where(~F.col("defect").isin(*contract.clean_labels))
+    strangers = {row.defect for row in labels.select("defect").distinct().collect()} - set(contract.defects)
+    ours = F.col("defect").isin(*contract.defects)
+    all_judged = spark.sql(
         sql.text("judged"),
         segments=tables.read(spark, storage, "segments").where(
             f"model = '{model.shipped.name}' AND model_version = '{model.shipped.version}'"
         ),
         titles=labelled.titles,
-        labels=labels,
+        labels=labels.withColumn("defect", F.when(ours, F.col("defect")).otherwise(FOREIGN)),
     ).persist()
+    judged = all_judged.where(~F.col("defect").eqNullSafe(FOREIGN))
+    if strangers:
+        log.warning(
+            "%s knows no %s: %d segments of %d, in which nothing else lies, are left out of its figures",
+            model.shipped.key,
+            ", ".join(sorted(strangers)),
+            all_judged.where(F.col("defect") == FOREIGN).count(),
+            all_judged.count(),
+        )
     names = literal_frame(spark, mapped, "label string, class string")
-    found = spark.sql(sql.text("evaluation"), judged=judged, classes=names, clean=clean).toPandas()
-    scores = spark.sql(sql.text("precision_recall"), judged=judged, classes=names).toPandas()
-    judged.unpersist()
-    counts: pd.DataFrame = found[found["truth"].isin(classes)]  # type: ignore[index]
+    counts: Any = spark.sql(sql.text("evaluation"), judged=judged, classes=names, clean=clean).toPandas()
+    scores: Any = spark.sql(sql.text("precision_recall"), judged=judged, classes=names).toPandas()
+    all_judged.unpersist()
     if counts.empty:
-        raise AuscultError(f"model {model.shipped.key}: no segment of the catalogue was scored")
+        beside = f", but those with {', '.join(sorted(strangers))}, which it does not know" if strangers else ""
+        raise AuscultError(f"model {model.shipped.key}: no segment of the catalogue was scored{beside}")
     return ClassEvaluation(model.shipped.name, model.shipped.version, classes, counts, scores)
+
+
+def _estimates(values: np.ndarray, drawn: np.ndarray, segments: np.ndarray) -> list[Estimate]:
+    """Shares (classes,) with their intervals, of draws (resamples, classes) and what they are of (titles, classes)."""
+    return [
+        confidence.of_share(float(values[index]), drawn[:, index], int((of > 0).sum()), float(of.sum()))
+        for index, of in enumerate(segments.T)
+    ]
 
 
 def average_precision(precision: np.ndarray, recall: np.ndarray) -> float:

@@ -41,7 +41,8 @@ def evaluate(
         labels: file of labels (`jobs.labelled`).
 
     Raises:
-        AuscultError: the catalogue is not a labelled one, a model is not to be had, or the scan failed.
+        AuscultError: the catalogue is not a labelled one, its labels are wrong, a model is not to be had, or the scan
+            failed.
     """
     from jobs import registry, scan
     from jobs.settings import read_settings
@@ -49,10 +50,13 @@ def evaluate(
 
     models = registry.resolve(uris)
     spark = session("auscult evaluate")
+    storage = Storage(spark, warehouse)
     if labels is None:
         known = labelled.simulated(spark, catalogue)
     else:
-        known = labelled.by_people(spark, catalogue, labels, read_settings(settings))
+        ours, elsewhere = read_settings(settings), labelled.sought_in(spark, storage)
+        vocabulary = labelled.vocabulary([model.shipped.contract for model in models], ours, elsewhere)
+        known = labelled.by_people(spark, catalogue, labels, vocabulary, ours)
     # The versions, not the aliases: an alias that moves meanwhile must not change what is measured.
     chosen = [argument for model in models for argument in ("--model", f"models:/{model.shipped.key}")]
     given = [] if settings is None else ["--settings", str(settings)]
@@ -60,7 +64,6 @@ def evaluate(
         status = scan.main(["--catalogue", known.source, "--warehouse", warehouse, *chosen, *given])
     if status != 0:
         raise AuscultError(f"the scan of {catalogue} ended with status {status}; nothing was evaluated")
-    storage = Storage(spark, warehouse)
     for model in models:
         _warn_of_unscored(spark, known, storage, model.shipped.key)
     return [
@@ -149,8 +152,8 @@ def main(argv: list[str]) -> int:
     )
     parser.add_argument(
         "--labels",
-        help="CSV, JSON, Parquet or Delta: title_id, defect (empty: fine), start_s, end_s, and where wanted track, "
-        "channels, group",
+        help="CSV, JSON, Parquet or Delta: title_id, defect (empty: fine; one that no detector knows is an error), start_s, "
+        "end_s, and where wanted track, channels, group",
     )
     parser.add_argument(
         "--model",

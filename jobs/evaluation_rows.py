@@ -16,7 +16,7 @@ def figure_row(
 
     Args:
         part: facet and value that it holds for.
-        label: class; None where the figure is over all.
+        label: class or kind of event; None where the figure is over all.
         metric: its name.
         figure: with its interval where it has one.
         segments: of how many segments or events it is.

@@ -3,7 +3,7 @@
 A file of labels (CSV, JSON, Parquet, Delta) has a row per stretch:
 
     title_id   as the catalogue has it
-    defect     a label of the model; empty where the title is fine
+    defect     its label; empty where the title is fine
     start_s    begin of the stretch, seconds from the title's zero; with end_s, empty where it is the whole title
     end_s      its end
     track      number among the title's audio tracks, from 0; empty or no such column: all
@@ -11,9 +11,16 @@ A file of labels (CSV, JSON, Parquet, Delta) has a row per stretch:
     group      titles of one group count as one where intervals are drawn; empty or no such column: each by itself
 
 Titles that it does not name count neither as broken nor as fine. jobs/tune.py reads the first two columns and the last.
+
+A label that no detector knows is a misspelt one, and an error (`Vocabulary`). One that another detector knows is none: what
+it stands for is left to that other one. Of models with a class a segment, a segment that holds nothing else counts for
+nothing, as no class of theirs is right there. Models that look for events find them or not whatever else is there, and
+jobs/tune.py asks of whole titles whether they have a defect: to these, what is labelled with another defect has not theirs.
 """
 
+import json
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -25,6 +32,9 @@ from jobs.settings import DEFAULTS, ScanSettings
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
+
+    from jobs.storage import Storage
+    from udfs.contract import ModelContract
 
 _TITLES = "title_id string, clean_title_id string, format string, kind string"
 _LABELS = (
@@ -49,6 +59,50 @@ class LabelledCatalogue:
     labels: "DataFrame"
 
 
+@dataclass(frozen=True)
+class Vocabulary:
+    """What a file of labels may call a stretch.
+
+    Args:
+        defects: labels of defects that some detector knows.
+        clean: labels of sound without a defect; they say what an empty cell says.
+    """
+
+    defects: frozenset[str]
+    clean: frozenset[str] = frozenset()
+
+
+def vocabulary(
+    contracts: Iterable["ModelContract"], settings: ScanSettings, elsewhere: Iterable[str] = ()
+) -> Vocabulary:
+    """The labels of some models, and those that other detectors have.
+
+    Args:
+        contracts: of the models at hand.
+        settings: every defect that they have an operating point of is known.
+        elsewhere: further ones, see `sought_in`.
+
+    >>> sorted(vocabulary([], DEFAULTS).defects)[:3]
+    ['click', 'distortion', 'hiss']
+    """
+    contracts = list(contracts)
+    points = {key.rpartition("/")[2] for key in settings.operating_points if key != "default"}
+    defects = points.union(elsewhere, *(contract.defects for contract in contracts))
+    clean = {label for contract in contracts for label in contract.clean_labels}
+    return Vocabulary(frozenset(defects), frozenset(clean - defects))
+
+
+def sought_in(spark: "SparkSession", storage: "Storage") -> set[str]:
+    """The defects that the scans of a warehouse had operating points of, whichever model's; none without a scan."""
+    from jobs import tables
+
+    scans = tables.read(spark, storage, "scans") if storage.has_table("scans") else None
+    if scans is None or "settings" not in scans.columns:
+        return set()
+    settings = [json.loads(row.settings) for row in scans.select("settings").dropna().distinct().collect()]
+    return {point["defect"] for each in settings for point in each.get("applied_points", ())}
+
+
 class LabelRow(NamedTuple):
     """A row of a file of labels.
 
@@ -67,24 +121,45 @@ class LabelRow(NamedTuple):
     values: dict[str, Any]
 
 
-def label_rows(spark: "SparkSession", location: str) -> list[LabelRow]:
+def label_rows(spark: "SparkSession", location: str, known: Vocabulary) -> list[LabelRow]:
     """The rows of a file of labels.
 
     Raises:
-        AuscultError: it cannot be read, or a row names no title, or there is no column of defects.
+        AuscultError: it cannot be read, or a row names no title or a defect that is not known, or there is no column of
+            defects.
     """
     from jobs.catalogue_rows import read_rows
 
     rows = []
     for number, row in enumerate(read_rows(spark, location, "labels"), start=1):
-        if not row.get("title_id") or "defect" not in row:
+        if _is_empty(row.get("title_id")) or "defect" not in row:
             raise AuscultError(
                 f"labels {location}: row {number}: expected title_id and defect (empty where the title is fine), "
                 f"found the columns {', '.join(map(str, row))}"
             )
-        defect, group = row["defect"] or None, row.get("group") or None
+        defect, group = _text(row["defect"]), _text(row.get("group"))
+        if defect in known.clean:
+            defect = None
+        if defect is not None and defect not in known.defects:
+            raise AuscultError(
+                f"labels {location}: row {number}: defect: expected one of {', '.join(sorted(known.defects))}, or nothing "
+                f"where the title is fine, found {defect!r}; a defect of another detector is known where --settings has "
+                "an operating point of it, or where the warehouse was scanned for it"
+            )
         rows.append(LabelRow(number, str(row["title_id"]), defect, group, row))
     return rows
+
+
+def groups_of(rows: Iterable[tuple[str, str | None]]) -> dict[str, str]:
+    """By title the group that it counts with: the first that it is given, else the title itself.
+
+    >>> groups_of([("a", None), ("b", "0"), ("b", None)])
+    {'a': 'a', 'b': '0'}
+    """
+    groups: dict[str, str | None] = {}
+    for title_id, group in rows:
+        groups[title_id] = group if groups.get(title_id) is None else groups[title_id]
+    return {title_id: title_id if group is None else group for title_id, group in groups.items()}
 
 
 def simulated(spark: "SparkSession", folder: str) -> LabelledCatalogue:
@@ -110,7 +185,7 @@ def simulated(spark: "SparkSession", folder: str) -> LabelledCatalogue:
 
 
 def by_people(
-    spark: "SparkSession", catalogue: str, location: str, settings: ScanSettings = DEFAULTS
+    spark: "SparkSession", catalogue: str, location: str, known: Vocabulary, settings: ScanSettings = DEFAULTS
 ) -> LabelledCatalogue:
     """A catalogue with a file of labels, as the head of this module has it.
 
@@ -118,6 +193,7 @@ def by_people(
         spark: the session.
         catalogue: as jobs/scan.py takes it.
         location: file of labels.
+        known: what it may call a stretch.
         settings: which files of a folder are titles.
 
     Raises:
@@ -125,30 +201,29 @@ def by_people(
     """
     from jobs.catalogue import read_catalogue
 
-    rows = label_rows(spark, location)
+    rows = label_rows(spark, location, known)
     titles = {title.title_id: title for title in read_catalogue(spark, catalogue, settings).titles}
-    labels, groups = [], {}
+    labels, groups = [], groups_of((row.title_id, row.group) for row in rows)
     for row in rows:
-        groups[row.title_id] = str(row.group or row.title_id)
         if row.defect is None:
             continue
         try:
             labels.append((row.title_id, *_stretch(row.defect, row.values)))
         except ValueError as error:
             raise AuscultError(f"labels {location}: row {row.number}: {error}") from error
-    known = [title_id for title_id in groups if title_id in titles]
-    if not known:
+    present = [title_id for title_id in groups if title_id in titles]
+    if not present:
         named = f"the first: {next(iter(groups))!r}" if groups else "the file has no rows"
         raise AuscultError(f"labels {location}: none of their titles is in the catalogue {catalogue} ({named})")
-    if len(known) < len(groups):
+    if len(present) < len(groups):
         lost = next(title_id for title_id in groups if title_id not in titles)
         log.warning(
-            "%d labelled titles are not in the catalogue and left out, the first: %s", len(groups) - len(known), lost
+            "%d labelled titles are not in the catalogue and left out, the first: %s", len(groups) - len(present), lost
         )
     described = [
         (title_id, groups[title_id], PurePosixPath(titles[title_id].uri).suffix.lower().removeprefix(".") or None,
          _text(titles[title_id].columns.get("kind")))
-        for title_id in known
+        for title_id in present
     ]  # fmt: skip
     return LabelledCatalogue(catalogue, literal_frame(spark, described, _TITLES), literal_frame(spark, labels, _LABELS))
 
@@ -164,23 +239,32 @@ def _stretch(defect: str, row: dict[str, Any]) -> tuple[Any, ...]:
     channels = row.get("channels")
     if isinstance(channels, str):
         channels = channels.split()
+    elif _is_empty(channels):
+        channels = []
+    elif not isinstance(channels, list | tuple):
+        channels = [channels]
     try:
-        indices = [int(channel) for channel in channels] if channels else None
+        indices = [int(channel) for channel in channels] or None
     except (TypeError, ValueError) as error:
         raise ValueError(
             f"channels: expected indices from 0, separated by blanks, found {row['channels']!r}"
         ) from error
     stretch = {"start_s": start_s, "end_s": end_s}
-    return None if track is None else int(track), str(defect), None, indices, [stretch], None, None
+    return None if track is None else int(track), defect, None, indices, [stretch], None, None
+
+
+def _is_empty(value: Any) -> bool:
+    """Whether nothing is said: no value, NaN (as pandas has it) or blanks; 0 and False are values."""
+    return value is None or value != value or (isinstance(value, str) and not value.strip())
 
 
 def _text(value: Any) -> str | None:
-    return None if value is None else str(value)
+    return None if _is_empty(value) else str(value).strip()
 
 
 def _number(row: dict[str, Any], name: str) -> float | None:
     value = row.get(name)
-    if value in (None, ""):
+    if _is_empty(value):
         return None
     try:
         return csv_table.number(value)

@@ -2,7 +2,8 @@
 
 Reads: the tables segments and tracks; labelled titles (see --labels); conf/tune.yaml.
 Writes: the tables operating_points (a new version; old ones stay) and operating_curves.
-One row per: defect; curve point. A title counts as detected where one of its tracks has a detection.
+One row per: defect; curve point. A title counts as detected where one of its tracks has a detection. By verdicts, titles
+    with detections of a defect that nobody has decided are left out of that defect.
 Launch: spark-submit jobs/tune.py --labels LABELLED [--maximise f1 | precision --at-recall R | recall --budget N]
 Takes: one pass over the stored scores; no audio is decoded.
 """
@@ -35,8 +36,9 @@ def arguments(argv: list[str]) -> argparse.Namespace:
         "--labels",
         required=True,
         help="folder that jobs/simulate.py wrote; or CSV, JSON, Parquet or Delta table with title_id and defect (one row "
-        "per title and defect, defect empty for titles that are fine), optionally group; or the word reviews: titles "
-        "with verdicts in the warehouse",
+        "per title and defect, defect empty for titles that are fine; a title without a row of a defect has not that one), "
+        "optionally group; or the word reviews: titles with verdicts in the warehouse, of each defect those in which every "
+        "detection of it is decided",
     )
     parser.add_argument("--warehouse", default=default_warehouse(), help="where the tables are (default: %(default)s)")
     parser.add_argument("--model", default=DEFAULT_MODEL_URI, metavar="URI", help="default: %(default)s")
@@ -70,6 +72,7 @@ def main(argv: list[str]) -> int:
 
     settings, grid = read_settings(options.settings), read_grid(options.grid)
     from jobs import operating_points, registry, tables
+    from jobs.labelled import sought_in, vocabulary
     from jobs.storage import Storage, absolute
     from jobs.tuning import Objective
 
@@ -78,9 +81,15 @@ def main(argv: list[str]) -> int:
     tables.require(storage, "segments")
     [model] = registry.shipped([options.model])
     untuned = {key[2]: point for key, point in operating_points.from_settings([model], settings).items()}
-    labelled = read_labels(spark, storage, options.labels)
+    known = vocabulary([model.contract], settings, sought_in(spark, storage))
+    labelled = read_labels(spark, storage, options.labels, known)
     if strange := sorted({defect for defects in labelled.defects for defect in defects} - set(untuned)):
-        log.warning("labels %s: %s has no label %s; left out", options.labels, model.key, ", ".join(strange))
+        log.warning(
+            "labels %s: %s knows no %s; titles with nothing else count as free of its defects",
+            options.labels,
+            model.key,
+            ", ".join(strange),
+        )
     objective = Objective(options.maximise, options.at_recall or options.budget or 0.0)
     evidence = gathered(spark, storage, model, labelled, untuned, grid)
     found = {defect: _seek(mine, untuned[defect], objective, grid) for defect, mine in evidence.items()}
@@ -171,7 +180,9 @@ def _seek(evidence: "Evidence", untuned: "OperatingPoint", objective: "Objective
         cross_validate(evidence, objective, grid.folds, grid.seed),
     ]
     measured = [
-        None if said is None else figures(said, evidence.is_defective, evidence.groups, grid.resamples, grid.seed)
+        figures(said, evidence.is_defective, evidence.groups, grid.resamples, grid.seed)
+        if said is not None and len(said)
+        else None
         for said in says
     ]
     return Outcome(choose(points, objective), front(points) if len(points) else points, says, measured)
@@ -188,8 +199,8 @@ def _print(
 
     from jobs.tuning import figures
 
-    first = next(iter(evidence.values()))
-    print(f"{len(first.is_defective)} labelled titles, {first.hours.sum():.1f} audio hours, sought: {objective}\n")
+    hours = {title: its for mine in evidence.values() for title, its in zip(mine.titles, mine.hours, strict=True)}
+    print(f"{len(hours)} labelled titles, {sum(hours.values()):.1f} audio hours, sought: {objective}\n")
     print(f"{'defect':12} {'titles':>6}  {'threshold':>9} {'X, s':>7} {'Y, s':>6} {'per 100 h':>9}")
     for defect, outcome in found.items():
         count = int(evidence[defect].is_defective.sum())
@@ -209,11 +220,13 @@ def _print(
             if evidence[defect].is_defective.any():
                 _print_figures(defect, way, measured)
     whole = [defect for defect, outcome in found.items() if all(said is not None for said in outcome.says)]
-    if whole:
+    if whole and (common := set.intersection(*(set(evidence[defect].titles) for defect in whole))):
+        is_common = {defect: np.isin(evidence[defect].titles, list(common)) for defect in whole}
+        groups = evidence[whole[0]].groups[is_common[whole[0]]]
+        truth = np.any([evidence[defect].is_defective[is_common[defect]] for defect in whole], axis=0)
         for number, way in enumerate(WAYS):
-            says = np.stack([np.asarray(found[defect].says[number]) for defect in whole], axis=1)
-            truth = np.stack([evidence[defect].is_defective for defect in whole], axis=1)
-            _print_figures("any defect", way, figures(np.any(says, axis=1), np.any(truth, axis=1), first.groups, grid.resamples, grid.seed))  # fmt: skip
+            says = np.any([np.asarray(found[defect].says[number])[is_common[defect]] for defect in whole], axis=0)
+            _print_figures("any defect", way, figures(says, truth, groups, grid.resamples, grid.seed))
     print()
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from sklearn.model_selection import StratifiedGroupKFold
 
-INTERVAL = (2.5, 97.5)  # percentiles
+from jobs import confidence
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,7 @@ class Evidence:
     """One defect's scores over labelled titles, as rolling windows see them.
 
     Args:
+        titles: title ids, in the order of the arrays.
         thresholds: (thresholds,).
         windows_s: (windows,), seconds.
         held_ms: int64 (titles, thresholds, windows): the most milliseconds of hits that a window holds.
@@ -52,6 +53,7 @@ class Evidence:
         hours: float64 (titles,), audio hours.
     """
 
+    titles: list[str]
     thresholds: np.ndarray
     windows_s: np.ndarray
     held_ms: np.ndarray
@@ -100,7 +102,7 @@ def gather(
         up_to[key] = np.concatenate(part["up_to_ms"].to_list())
         count[key] = np.concatenate(part["count"].to_list())
         title_of[key] = np.repeat(numbers, [len(values) for values in part["up_to_ms"]])
-    return Evidence(thresholds, windows_s, held, above, up_to, count, title_of, is_defective, groups, hours)
+    return Evidence(titles, thresholds, windows_s, held, above, up_to, count, title_of, is_defective, groups, hours)
 
 
 def _index(values: np.ndarray, value: float) -> int:
@@ -262,7 +264,7 @@ class Figure:
 def figures(
     says: np.ndarray, is_defective: np.ndarray, groups: np.ndarray, resamples: int, seed: int
 ) -> dict[str, Figure]:
-    """Precision, recall and F1 of what was said of titles, with a bootstrap over groups of titles.
+    """Precision, recall and F1 of what was said of titles, with intervals over groups of titles (`jobs.confidence`).
 
     Args:
         says: bool (titles,) or (titles, defects).
@@ -274,6 +276,8 @@ def figures(
     >>> found = figures(np.array([True, True, False]), np.array([True, False, True]), np.arange(3), 100, seed=0)
     >>> found["precision"].value, found["recall"].value, found["f1"].value
     (0.5, 0.5, 0.5)
+    >>> print(figures(np.array([True, True]), np.array([True, True]), np.arange(2), 100, seed=0)["recall"])
+    1.00 (0.34-1.00)
     """
     flat = (len(groups), -1)
     says, truth = says.reshape(flat), is_defective.reshape(flat)
@@ -285,11 +289,17 @@ def figures(
     drawn = rng.integers(0, len(by_group), (resamples, len(by_group)))
     spread = _shares(by_group[drawn].sum(axis=1))
     values = _shares(by_group.sum(axis=0, keepdims=True))[0]
+    true, false, missed = by_group.T
     found = {}
-    for index, name in enumerate(("precision", "recall", "f1")):
-        known = spread[:, index][~np.isnan(spread[:, index])]
-        low, high = np.percentile(known, INTERVAL) if len(known) else (np.nan, np.nan)
-        found[name] = Figure(float(values[index]), float(low), float(high))
+    for index, (name, of, interval) in enumerate(
+        [
+            ("precision", true + false, confidence.of_share),
+            ("recall", true + missed, confidence.of_share),
+            ("f1", true + false + missed, confidence.of_f1),
+        ]
+    ):
+        estimate = interval(float(values[index]), spread[:, index], int((of > 0).sum()), float(of.sum()))
+        found[name] = Figure(estimate.value, estimate.low, estimate.high)
     return found
 
 

@@ -150,37 +150,113 @@ def events(spark):
             "title_id string, track int, defect string, simulator string, channels array<int>, "
             "events array<struct<start_s: double, end_s: double>>, severity double, severity_unit string",
         ),
-        label="click",
+        sought=spark.createDataFrame([("click",)], "label string"),
         tolerance_s=0.003,
     ).toPandas()
     hours = pd.DataFrame(
         [("one", "flac", "music", 20 / 3600), ("one", "mp3", "music", 20 / 3600), ("two", "flac", "speech", 20 / 3600)],
         columns=["clean_title_id", "format", "kind", "hours"],
     )
-    return EventEvaluation("clicks", "1", "click", 0.003, found, hours)
+    return EventEvaluation("clicks", "1", ("click",), 0.003, found, hours)
 
 
 def test_events_are_matched_within_a_frame_on_their_channel(events):
-    whole = events.counts().sum(axis=0)
+    whole = events.counts("click").sum(axis=0)
     # Planted: three on a's one channel, one on each of b's two; the third of a and b's second channel are missed.
     assert whole[:2].tolist() == [3, 2]
     # Found: two of a and two of b meet; one of a, one on its other channel and one of c do not.
     assert whole[2:4].tolist() == [4, 3]
-    assert events.counts(where={"kind": "speech"}).sum(axis=0)[:4].tolist() == [0, 0, 0, 1]
-    assert events.counts(where={"format": "mp3"}).sum(axis=0)[:4].tolist() == [1, 1, 2, 0]
-    assert events.counts(threshold=0.85).sum(axis=0)[:4].tolist() == [2, 3, 3, 1]
+    assert events.counts("click", where={"kind": "speech"}).sum(axis=0)[:4].tolist() == [0, 0, 0, 1]
+    assert events.counts("click", where={"format": "mp3"}).sum(axis=0)[:4].tolist() == [1, 1, 2, 0]
+    assert events.counts("click", threshold=0.85).sum(axis=0)[:4].tolist() == [2, 3, 3, 1]
+
+
+@pytest.fixture(scope="module")
+def kinds(spark):
+    """One file with two kinds of events, and a third that the model does not know."""
+
+    def event(label, start_s, score):
+        return {"label": label, "start_s": start_s, "end_s": start_s + 0.003, "scores": [score]}
+
+    labels = [
+        ("a", 0, "click", None, [0], [{"start_s": t, "end_s": t + 1e-5} for t in (1.0, 2.0)], None, None),
+        ("a", 0, "glitch", None, [0], [{"start_s": 3.0, "end_s": 3.1}], None, None),
+        ("a", 0, "buzz", None, [0], [{"start_s": 5.0, "end_s": 6.0}], None, None),
+    ]
+    found = [
+        event("click", 1.0, 0.9),
+        event("click", 2.0, 0.8),
+        event("click", 3.05, 0.9),  # where the other kind is
+        event("glitch", 3.0, 0.6),
+        event("glitch", 5.5, 0.4),  # where something else is
+        event("quiet", 1.0, 0.9),  # a label of clean sound
+    ]
+    matched = spark.sql(
+        sql.text("event_matches"),
+        segments=spark.createDataFrame(
+            [("a", 0, 0, 0.0, 10.0, found)],
+            "title_id string, track int, channel int, start_s double, end_s double, "
+            "events array<struct<label: string, start_s: double, end_s: double, scores: array<float>>>",
+        ),
+        titles=spark.createDataFrame(
+            [("a", "one", "flac", None)], "title_id string, clean_title_id string, format string, kind string"
+        ),
+        labels=spark.createDataFrame(
+            labels,
+            "title_id string, track int, defect string, simulator string, channels array<int>, "
+            "events array<struct<start_s: double, end_s: double>>, severity double, severity_unit string",
+        ),
+        sought=spark.createDataFrame([("click",), ("glitch",)], "label string"),
+        tolerance_s=0.003,
+    ).toPandas()
+    hours = pd.DataFrame([("one", "flac", None, 10 / 3600)], columns=["clean_title_id", "format", "kind", "hours"])
+    return EventEvaluation("both", "1", ("click", "glitch"), 0.003, matched, hours)
+
+
+def test_kinds_of_events_are_counted_apart(kinds, tmp_path):
+    assert kinds.counts("click").sum(axis=0)[:4].tolist() == [2, 0, 2, 1]
+    assert kinds.counts("glitch").sum(axis=0)[:4].tolist() == [1, 0, 1, 1]
+    assert kinds.thresholds == {"click": 0.8, "glitch": 0.6}  # each its own
+    rows = {(row["facet_value"], row["label"], row["metric"]): row for row in kinds.figures()}
+    assert rows["all", "click", "precision"]["value"] == pytest.approx(2 / 3)
+    assert rows["all", "glitch", "f1"]["value"] == 1.0
+    assert rows["all", None, "f1"]["value"] == pytest.approx((0.8 + 1) / 2)
+    assert rows["all", None, "f1"]["segments"] == 3
+    text = event_evaluation.table([kinds], {"both/1": kinds.figures()})
+    assert "| both/1, click | all | 0.8000 (" in text
+    assert "| both/1, glitch | all | 1.0000 (" in text
+    assert kinds.figure == "mean F1"
+    difference = kinds.difference_from(kinds, np.random.default_rng(0))
+    assert (difference.value, difference.low, difference.high) == (0, 0, 0)
+    assert all(path.exists() for path in kinds.draw_pictures(kinds.figures(), tmp_path))
+
+
+def test_one_title_says_little(kinds, evaluation):
+    """A figure that is perfect on one title is no certainty."""
+    for row in kinds.figures():
+        if row["metric"] in ("f1", "precision", "recall"):
+            assert row["low"] < 0.6
+            assert row["low"] < row["value"] <= row["high"]
+    counts = evaluation.counts[evaluation.counts["clean_title_id"].isin(["clean0", "clean1"])].copy()
+    counts["said"] = counts["truth"]
+    perfect = ClassEvaluation("m", "1", CLASSES, counts, evaluation.scores)
+    for row in perfect.figures():
+        if row["low"] is not None:
+            assert (row["value"], row["high"]) == (1.0, 1.0)
+            assert 0.2 < row["low"] < 0.7
 
 
 def test_event_figures_are_worked_out_from_the_counts(events, tmp_path):
-    assert event_evaluation.recall(events.counts().sum(axis=0)) == pytest.approx(3 / 5)
-    assert event_evaluation.precision(events.counts().sum(axis=0)) == pytest.approx(4 / 7)
+    assert event_evaluation.recall(events.counts("click").sum(axis=0)) == pytest.approx(3 / 5)
+    assert event_evaluation.precision(events.counts("click").sum(axis=0)) == pytest.approx(4 / 7)
     best = max(
-        (float(event_evaluation.f1(events.counts(threshold=step / 100).sum(axis=0))), step) for step in range(50, 100)
+        (float(event_evaluation.f1(events.counts("click", threshold=step / 100).sum(axis=0))), step)
+        for step in range(50, 100)
     )[0]
     rows = {(row["facet"], row["facet_value"], row["metric"]): row for row in events.figures()}
     assert rows["all", "all", "f1"]["value"] == pytest.approx(best)
     threshold = rows["all", "all", "threshold"]["value"]
-    whole = events.counts(threshold=threshold).sum(axis=0)
+    whole = events.counts("click", threshold=threshold).sum(axis=0)
     assert rows["all", "all", "false_events_per_hour"]["value"] == pytest.approx(whole[3] / (60 / 3600))
     assert rows["severity", "click_offset 0.4..0.6", "recall"]["segments"] == 3
     assert rows["severity", "underrun -10..0 dB", "recall"]["segments"] == 2  # where the unit is one of decibels

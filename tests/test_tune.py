@@ -3,6 +3,7 @@
 import json
 import shutil
 import threading
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,10 @@ import toy_models
 from deltalake import DeltaTable
 from sklearn.metrics import f1_score, precision_score, recall_score
 from test_temporal_filter import random_title
+from toy_models import LEVEL
 
 from jobs import detect, operating_points, tables, tune, tuning, tuning_inputs
+from jobs.labelled import Vocabulary, sought_in, vocabulary
 from jobs.launch import PROJECT, AuscultError
 from jobs.settings import OperatingPoint, ScanSettings
 from jobs.storage import Storage
@@ -91,7 +94,7 @@ def evidence_of(held_s, is_defective, groups=None):
     keys = [(0, window) for window in range(held.shape[2])]
     titles = np.arange(len(held))
     return tuning.Evidence(
-        np.array([0.5]), windows, held,
+        [f"t{title}" for title in titles], np.array([0.5]), windows, held,
         {key: np.zeros(len(held), dtype=np.int64)[held[:, 0, key[1]] > 0] for key in keys},
         {key: held[:, 0, key[1]][held[:, 0, key[1]] > 0] for key in keys},
         {key: np.ones((held[:, 0, key[1]] > 0).sum(), dtype=np.int64) for key in keys},
@@ -302,9 +305,82 @@ def test_verdicts_are_labels_too(place, spark):
         ('h2', 'loud', 1D, 2D, 'unsure', 'a', {when})
         AS t(content_hash, defect, start_s, end_s, verdict, reviewer, reviewed_at)"""
     ).selectExpr("*", "CAST(NULL AS STRING) cause", "CAST(NULL AS STRING) note", "CAST(NULL AS STRING) title_id", "CAST(NULL AS INT) track").write.format("delta").mode("append").save(storage.locate("reviews"))  # fmt: skip
-    labelled = tuning_inputs.read_labels(spark, storage, "reviews")
+    labelled = tuning_inputs.read_labels(spark, storage, "reviews", Vocabulary(frozenset({"loud"})))
     assert labelled.titles == ["t00", "t01"]
     assert labelled.defects == [frozenset({"loud"}), frozenset()]
+    assert labelled.undecided == {"loud": frozenset({"t02"})}
+
+
+def test_what_nobody_has_decided_is_neither_right_nor_wrong(spark, tmp_path):
+    """A title counts for a defect once every detection of it there is decided, and for others whatever is open of this one."""
+    storage = Storage(spark, str(tmp_path))
+    tables.prepare(spark, storage)
+
+    def add(name, *rows):
+        schema = tables.TABLES[name]
+        values = [tuple(row.get(column) for column in schema.names) for row in rows]
+        spark.createDataFrame(values, schema).write.format("delta").mode("append").save(storage.locate(name))
+
+    def stretch(number, defect, start_s, end_s, verdict=None, day=1):
+        when = datetime(2026, 1, day, tzinfo=UTC)
+        content = {"title_id": f"t{number}", "content_hash": f"h{number}", "track": 0}
+        return {
+            **content,
+            "defect": defect,
+            "start_s": start_s,
+            "end_s": end_s,
+            "verdict": verdict,
+            "reviewed_at": when,
+        }
+
+    add("tracks", *({"title_id": f"t{number}", "content_hash": f"h{number}", "track": 0} for number in range(8)))
+    add(
+        "detections",
+        stretch(0, "hum", 1.0, 9.0),  # judged right
+        stretch(1, "hum", 1.0, 9.0),  # judged wrong
+        stretch(2, "hum", 1.0, 9.0), stretch(2, "hum", 20.0, 29.0),  # of two one judged right
+        stretch(3, "hum", 1.0, 9.0), stretch(3, "hiss", 1.0, 9.0),  # of one defect not judged at all
+        stretch(4, "hum", 1.0, 9.0),  # nobody was here
+        stretch(5, "hum", 1.0, 9.0),  # unsure
+        # 6: judged by other bounds, and once more since
+        stretch(6, "hum", 2.0, 9.5),
+    )  # fmt: skip
+    add(
+        "reviews",
+        stretch(0, "hum", 1.0, 9.0, "genuine"),
+        stretch(1, "hum", 1.0, 9.0, "false_positive"),
+        stretch(2, "hum", 1.0, 9.0, "genuine"),
+        stretch(3, "hum", 1.0, 9.0, "false_positive"),
+        stretch(5, "hum", 1.0, 9.0, "unsure"),
+        stretch(6, "hum", 1.0, 9.0, "false_positive"), stretch(6, "hum", 2.0, 8.0, "genuine", day=2),
+        stretch(7, "humm", 1.0, 9.0, "genuine"),
+    )  # fmt: skip
+    found = tuning_inputs.read_labels(spark, storage, "reviews", Vocabulary(frozenset({"hum", "hiss"})))
+    assert dict(zip(found.titles, found.defects, strict=True)) == {
+        "t0": {"hum"}, "t1": set(), "t3": set(), "t6": {"hum"},
+    }  # fmt: skip
+    assert found.undecided == {"hum": {"t2", "t4", "t5"}, "hiss": {"t3"}}
+
+
+def test_an_undecided_title_is_left_out_of_its_defect_alone(place, spark, caplog):
+    storage = Storage(spark, str(place / "warehouse"))
+    titles = [f"t{number:02d}" for number in range(30)]
+    known = [frozenset({"loud"}) if number % 3 == 0 else frozenset() for number in range(30)]
+    labelled = tuning_inputs.Labelled(
+        titles, np.arange(30), known, {"loud": frozenset({"t00", "t01", "elsewhere"}), "quiet": frozenset({"t02"})}
+    )
+    points = {"loud": OperatingPoint(0.5, 5.0, 10.0), "quiet": OperatingPoint(0.5, 5.0, 10.0)}
+    grid = tuning_inputs.Grid((0.5,), (10.0,), 2, 10, 0)
+    found = tuning_inputs.gathered(spark, storage, ShippedModel("level", "1", "", "", LEVEL), labelled, points, grid)
+    assert found["loud"].titles == titles[2:]
+    assert found["loud"].is_defective.sum() == 9
+    assert len(found["loud"].held_ms) == len(found["loud"].hours) == len(found["loud"].groups) == 28
+    assert found["quiet"].titles == [*titles[:2], *titles[3:]]
+    assert "loud: 3 titles are left out, with detections of it that nobody has decided" in caplog.text
+    # What the search says of titles is still put together title by title.
+    objective = Objective()
+    outcomes = {defect: tune._seek(mine, points[defect], objective, grid) for defect, mine in found.items()}
+    tune._print(outcomes, found, points, objective, grid)
 
 
 def test_bad_input_is_named(place, tmp_path, capsys):
@@ -316,6 +392,9 @@ def test_bad_input_is_named(place, tmp_path, capsys):
     (place / "strangers.csv").write_text("title_id,defect\nx,loud\n")
     with pytest.raises(AuscultError, match="has scored none of the 1 labelled titles"):
         run(place, labels="strangers.csv")
+    (place / "misspelt.csv").write_text("title_id,defect\nt00,loud\nt01,luod\n")
+    with pytest.raises(AuscultError, match=r"row 2: defect: expected one of click, .*, loud, .*, found 'luod'"):
+        run(place, labels="misspelt.csv")
     (place / "clean.csv").write_text("title_id,defect\nt01,\nt02,\n")
     with pytest.raises(AuscultError, match="no defect has a point"):
         run(place, labels="clean.csv")
@@ -330,6 +409,25 @@ def test_bad_input_is_named(place, tmp_path, capsys):
         with pytest.raises(SystemExit):
             run(place, *more)
     capsys.readouterr()
+
+
+def test_labels_of_other_detectors_are_known(place, spark, capsys, caplog):
+    """Built in or by a scan of the warehouse; titles with them count as free of the defects that are tuned."""
+    known = vocabulary([LEVEL], ScanSettings())
+    assert {"loud", "hum", "click", "mp3_glitch", "packet_error"} <= known.defects
+    assert "default" not in known.defects
+    assert known.clean == {"quiet"}
+    storage = Storage(spark, str(place / "other"))
+    assert sought_in(spark, storage) == set()
+    tables.prepare(spark, storage)
+    points = {("theirs", "2", "crackle"): OperatingPoint()}
+    tables.begin_scan(spark, storage, tables.new_scan("s", "/c", ScanSettings(), [], points, None))
+    assert sought_in(spark, storage) == {"crackle"}
+
+    (place / "more.csv").write_text((place / "labels.csv").read_text() + "t01,click\nt02,quiet\n")
+    assert run(place, "--dry-run", labels="more.csv") == 0
+    assert "level/1 knows no click; titles with nothing else count as free of its defects" in caplog.text
+    assert "loud             10" in capsys.readouterr().out
 
 
 def test_the_shipped_grid_is_readable():

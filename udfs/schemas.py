@@ -210,11 +210,15 @@ OPERATING_POINTS = StructType(
         _column("ignored_channels", ArrayType(StringType()), "Channels whose hits do not count, by name"),
         _column("objective", StringType(), "What was sought, such as f1 or recall_within_5_detections_per_100_h"),
         _column("labels", StringType(), "Labelled titles that it was sought on"),
-        _column("titles", LongType(), "Labelled titles, count"),
+        _column("titles", LongType(), "Labelled titles of which it is known whether they have the defect, count"),
         _column("defective_titles", LongType(), "Labelled titles with the defect, count"),
         _column("detections_per_100_h", DoubleType(), "Detections per 100 hours of the labelled titles' audio"),
         _column("precision", DoubleType(), "Share of detected titles that have the defect, cross-validated, 0..1"),
-        _column("precision_low", DoubleType(), "Lower end of its 95 % interval (bootstrap over titles)"),
+        _column(
+            "precision_low",
+            DoubleType(),
+            "Lower end of its 95 % interval over titles, or groups of them: the wider of bootstrap and Wilson's",
+        ),
         _column("precision_high", DoubleType(), "Upper end of its 95 % interval"),
         _column("recall", DoubleType(), "Share of titles with the defect that are detected, cross-validated, 0..1"),
         _column("recall_low", DoubleType(), "Lower end of its 95 % interval"),
@@ -356,18 +360,49 @@ EVALUATIONS = StructType(
         ),
         _MODEL,
         _MODEL_VERSION,
-        _column("facet", StringType(), "What the segments were split by: all, format, kind or severity"),
-        _column("facet_value", StringType(), "Which part, such as mp3 or hum 10..20 signal to defect, dB"),
-        _column("label", StringType(), "Class the figure is about; NULL for figures over all classes"),
-        _column("metric", StringType(), "balanced_accuracy, recall, precision or average_precision"),
-        _column("value", DoubleType(), "The figure, 0..1"),
+        _column(
+            "facet",
+            StringType(),
+            "What the labelled catalogue was split by: all (it was not), format (suffix of the file), kind (the catalogue's "
+            "column) or severity (simulated defects only)",
+        ),
+        _column(
+            "facet_value", StringType(), "Which part, such as mp3, speech or hum 10..20 dB; all where it was not split"
+        ),
+        _column(
+            "label", StringType(), "Class or kind of events that the figure is about; NULL for figures over all of them"
+        ),
+        _column(
+            "metric",
+            StringType(),
+            "None is by title. Of models with one score a segment, by segments of one channel: balanced_accuracy, recall, precision, "
+            "average_precision. Of models with frames, by events on one channel: f1, recall (of labelled stretches), "
+            "precision (of found events), false_events_per_hour (of a channel), all at the score with the largest F1, which "
+            "is threshold; f1 over all kinds is the mean of theirs",
+        ),
+        _column(
+            "value",
+            DoubleType(),
+            "The figure: events per channel hour of false_events_per_hour, 0..1 of all others. A segment is defective where "
+            "a labelled stretch (simulated: of changed samples; people's: from begin to end, or the whole title) touches it "
+            "on a labelled channel (on each, where none is named), and left out where all such are of defects that the model "
+            "does not know; a stretch is found where an event lies within a frame of it",
+        ),
         _column(
             "low",
             DoubleType(),
-            "Lower end of the 95 % interval (bootstrap over clean titles); NULL where none was worked out",
+            "Lower end of the 95 % interval over clean titles (of people's labels: over groups, or titles where they have "
+            "none): the wider of bootstrap and, of fewer than 30 titles or such as do not differ, Wilson's or Poisson's "
+            "(jobs/confidence.py); NULL of threshold and average_precision, which have none",
         ),
         _column("high", DoubleType(), "Upper end of the 95 % interval"),
-        _column("segments", LongType(), "Segments behind the figure, count"),
+        _column(
+            "segments",
+            LongType(),
+            "What is behind the figure, count: of precision the segments that were said to be of the class, of recall and "
+            "average_precision those that are, of balanced_accuracy all; of models with frames the labelled stretches, one "
+            "with several channels named as often. NULL of threshold",
+        ),
     ]
 )
 

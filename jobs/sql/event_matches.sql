@@ -2,9 +2,11 @@
 --
 -- Reads:  {segments}   the table segments, one model version
 --         {titles}     files of a labelled catalogue (jobs/labelled.py)
---         {labels}     intervals planted in them; {label}: what the model finds. NULL of track or channels stands for
---                      any, and what is found on one of them has met it
--- Grain:  one row per clean title x format x kind x severity x is_planted x hundredth of score, with a count of events
+--         {labels}     intervals planted in them. NULL of track or channels stands for any, and what is found on one of
+--                      them has met it
+--         {sought}     one row per label of events that the model finds: label; others in {labels} say nothing of them
+-- Grain:  one row per clean title x format x kind x severity x label x is_planted x hundredth of score, with a count of
+--         events
 -- Match:  on the same title, track, channel and label, no more than {tolerance_s} seconds apart
 
 WITH planted AS (  -- one row per stretch of changed samples and channel
@@ -14,7 +16,7 @@ WITH planted AS (  -- one row per stretch of changed samples and channel
     FROM {labels} AS labels
     LATERAL VIEW EXPLODE(labels.events) AS event
     LATERAL VIEW EXPLODE(COALESCE(labels.channels, ARRAY(CAST(NULL AS INT)))) AS channel
-    WHERE labels.defect = {label}
+    WHERE labels.defect IN (SELECT sought.label FROM {sought} AS sought)
 ),
 
 found AS (  -- one row per event and channel
@@ -23,6 +25,7 @@ found AS (  -- one row per event and channel
         ARRAY_MAX(event.scores) AS score
     FROM {segments} AS segments
     LATERAL VIEW EXPLODE(segments.events) AS event
+    WHERE event.label IN (SELECT sought.label FROM {sought} AS sought)
 ),
 
 met AS (  -- one row per planted stretch and found event that lie together
@@ -47,7 +50,7 @@ met AS (  -- one row per planted stretch and found event that lie together
 
 of_planted AS (  -- score: the largest of what met it, -1 where nothing did
     SELECT
-        planted.title_id, planted.simulator, planted.severity, planted.is_db,
+        planted.title_id, planted.label, planted.simulator, planted.severity, planted.is_db,
         TRUE AS is_planted,
         MAX(met.score) IS NOT NULL AS is_met,
         COALESCE(MAX(met.score), -1.0) AS score
@@ -65,7 +68,7 @@ of_planted AS (  -- score: the largest of what met it, -1 where nothing did
 
 of_found AS (
     SELECT
-        found.title_id, NULL AS simulator, NULL AS severity, NULL AS is_db,
+        found.title_id, found.label, NULL AS simulator, NULL AS severity, NULL AS is_db,
         FALSE AS is_planted,
         MAX(met.score) IS NOT NULL AS is_met,
         found.score
@@ -89,6 +92,7 @@ SELECT
         WHEN events.simulator IS NOT NULL
             THEN FORMAT_STRING('%s %.1f..%.1f', events.simulator, FLOOR(events.severity * 5) / 5, FLOOR(events.severity * 5) / 5 + 0.2)
     END AS severity,
+    events.label,
     events.is_planted,
     events.is_met,
     CAST(FLOOR(events.score * 100) AS INT) AS hundredths,
