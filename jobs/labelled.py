@@ -18,7 +18,6 @@ nothing, as no class of theirs is right there. Models that look for events find 
 jobs/tune.py asks of whole titles whether they have a defect: to these, what is labelled with another defect has not theirs.
 """
 
-import json
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -95,12 +94,11 @@ def vocabulary(
 def sought_in(spark: "SparkSession", storage: "Storage") -> set[str]:
     """The defects that the scans of a warehouse had operating points of, whichever model's; none without a scan."""
     from jobs import tables
+    from jobs.analyses import sought
 
-    scans = tables.read(spark, storage, "scans") if storage.has_table("scans") else None
-    if scans is None or "settings" not in scans.columns:
+    if not storage.has_table("scans"):
         return set()
-    settings = [json.loads(row.settings) for row in scans.select("settings").dropna().distinct().collect()]
-    return {point["defect"] for each in settings for point in each.get("applied_points", ())}
+    return {row.defect for row in sought(tables.read(spark, storage, "scans")).select("defect").distinct().collect()}
 
 
 class LabelRow(NamedTuple):
