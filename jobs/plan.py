@@ -21,9 +21,9 @@ OUTAGES = frozenset({"storage_error", "no_space", "unreadable"})
 _DELTA_FORBIDDEN = str.maketrans(dict.fromkeys(" ,;{}()\n\t=", "_"))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class KnownTrack:
-    """A row of the table `tracks`, as far as planning needs it."""
+    """A row of the table `tracks`, as far as planning needs it; a catalogue may have millions."""
 
     title_id: str
     track: int | None
@@ -95,12 +95,12 @@ class Equal:
 
 
 class _Scored(NamedTuple):
-    """A track whose scores are in `segments`, and what came of it."""
+    """A track whose scores are in `segments`, all of them."""
 
     title_id: str
     track: int
     models: frozenset[str]
-    outcome: dict[str, Any]
+    decoded_s: float
 
 
 class EqualTracks:
@@ -123,7 +123,7 @@ class EqualTracks:
             models |= known.models
         elif known is not None and known.models >= models:
             return
-        self._scored[_file_key(row)] = _Scored(row["title_id"], row["track"], models, _outcome(row))
+        self._scored[_file_key(row)] = _Scored(row["title_id"], row["track"], models, row["decoded_s"])
 
     def find(self, plans: list[TitlePlan]) -> None:
         """Set `equal` of the tracks to score; some of them are scored for others of the same plans."""
@@ -137,7 +137,7 @@ class EqualTracks:
                 known = self._scored.get(_file_key(row))
                 if known is not None and known.title_id != row["title_id"] and known.models >= set(track.models):
                     track.equal = Equal(known.title_id, known.track, is_stored=True)
-                    row |= known.outcome
+                    row |= {"status": "ok", "error_code": None, "error": None, "decoded_s": known.decoded_s}
                     continue
                 mine = Equal(row["title_id"], row["track"], is_stored=False)
                 source = here.setdefault((*_file_key(row), track.models), mine)
@@ -155,9 +155,9 @@ def _announced_s(row: Mapping[str, Any]) -> float | None:
     return announced_s if is_cut_short(announced_s, row["duration_s"]) else None
 
 
-def _outcome(row: Mapping[str, Any]) -> dict[str, Any]:
+def _outcome(known: KnownTrack) -> dict[str, Any]:
     """What came of scoring a track, for a row whose content is the same."""
-    return {name: row[name] for name in ("status", "error_code", "error", "decoded_s")}
+    return {name: getattr(known, name) for name in ("status", "error_code", "error", "decoded_s")}
 
 
 def is_unchanged(title: Title, known: list[KnownTrack], models: Iterable[str]) -> bool:
@@ -222,7 +222,7 @@ def plan_title(
                 done.append(before)
                 if title.modified_ns is not None and not _is_same_file(title, before):
                     # Same content under another date or path: noted, or every later scan would read it all again.
-                    tracks.append(PlannedTrack({**row, **_outcome(vars(before)), "is_renewed": True}))
+                    tracks.append(PlannedTrack({**row, **_outcome(before), "is_renewed": True}))
                 continue
             missing += tuple(key for key in beside if key not in scored)
             row["scored_with"] = sorted(missing)

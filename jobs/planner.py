@@ -25,6 +25,7 @@ from udfs.schemas import PROBED
 
 NAMESAKES_TRIED = 1000  # two folders of the same names differ in more than the thousandth of them
 TOLD_TITLES = 100
+ROWS_AT_ONCE = 10_000
 
 
 @dataclass
@@ -63,14 +64,20 @@ class Planner:
             "unix_micros(modified_at) AS modified_us", "coalesce(duration_s, 0D) AS duration_s", "decoded_s", "error", "scored_with", *own.selected,
         )  # fmt: skip
         names = [entry.name for entry in dataclasses.fields(KnownTrack)]
-        for row in rows.collect():
-            entry = KnownTrack(
-                **{**{name: row[name] for name in names}, "scored_with": frozenset(row.scored_with or ())}
-            )
-            own.note(entry.title_id, tuple(row[len(names) :]))
-            known[entry.title_id].append(entry)
-            if entry.status == "ok" and entry.track is not None:
-                self.equal.add(vars(entry))
+        shared: dict[Any, Any] = {}  # values that many rows have are held once
+        for batch in rows.toArrow().to_batches(max_chunksize=ROWS_AT_ONCE):
+            for row in zip(*(column.to_pylist() for column in batch.columns), strict=True):
+                values = dict(zip(names, row, strict=False))
+                values["scored_with"] = frozenset(values["scored_with"] or ())
+                for name in ("status", "error_code", "scored_with"):
+                    values[name] = shared.setdefault(values[name], values[name])
+                if mine := known[values["title_id"]]:
+                    values["title_id"] = mine[0].title_id
+                    values["uri"] = mine[0].uri if values["uri"] == mine[0].uri else values["uri"]
+                mine.append(KnownTrack(**values))
+                own.note(values["title_id"], row[len(names) :])
+                if values["status"] == "ok" and values["track"] is not None:
+                    self.equal.add(values)
         return known
 
     def refuse_namesakes(self, titles: list[Title], known: dict[str, list[KnownTrack]]) -> None:
