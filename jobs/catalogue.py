@@ -11,7 +11,7 @@ from typing import Any
 from pyspark.sql import SparkSession
 
 from jobs import catalogue_folder
-from jobs.catalogue_rows import is_file_uri, local_path, on_disk, read_rows, suffix_of, written_by_spark
+from jobs.catalogue_rows import is_file_uri, local_path, on_disk, read_rows, suffix_of, suffix_of_parts
 from jobs.launch import AuscultError
 from jobs.settings import DEFAULTS, ScanSettings
 from udfs import remote
@@ -41,7 +41,7 @@ class Title:
         modified_ns: modification time now, nanoseconds since 1970.
         columns: the catalogue's own further columns.
         refused: (error code, message) of a title that is not to be opened.
-        is_named_by_path: its name is its path below the catalogue's folder, so that another folder may have the same.
+        is_named_by_path: its name is its path below the catalogue's folder, so that another catalogue may have the same.
     """
 
     title_id: str
@@ -92,10 +92,10 @@ def read_catalogue(
     is_folder = os.path.isdir(path)
     if is_folder and not os.access(path, os.R_OK | os.X_OK):
         raise AuscultError(f"catalogue {location}: the folder cannot be read")
-    if is_folder and not os.path.isdir(os.path.join(path, "_delta_log")) and not written_by_spark(path):
+    if is_folder and not os.path.isdir(os.path.join(path, "_delta_log")) and not suffix_of_parts(path):
         return _read_folder(path, settings, limit)
     base = os.path.dirname(path) if suffix_of(path) or not is_folder else path
-    return Catalogue(_name(location), _titles(read_rows(spark, location), location, base, limit), Counter())
+    return Catalogue(name_of(location), _titles(read_rows(spark, location), location, base, limit), Counter())
 
 
 def _read_at(spark: SparkSession, location: str, settings: ScanSettings, limit: int | None) -> Catalogue:
@@ -116,7 +116,7 @@ def _read_at(spark: SparkSession, location: str, settings: ScanSettings, limit: 
     base = location.rstrip("/")
     if suffix_of(location):
         base = base.rpartition("/")[0]
-    return Catalogue(_name(location), _titles(rows, location, base, limit), Counter())
+    return Catalogue(name_of(location), _titles(rows, location, base, limit), Counter())
 
 
 def _list_folder(location: str, settings: ScanSettings, limit: int | None) -> Catalogue:
@@ -128,11 +128,15 @@ def _list_folder(location: str, settings: ScanSettings, limit: int | None) -> Ca
         uri = f"{location.rstrip('/')}/{key}"
         status = found[key]
         titles.append(Title(key, uri, uri, status.size_bytes, status.modified_ns, is_named_by_path=True))
-    return Catalogue(_name(location), titles[:limit], ignored)
+    return Catalogue(name_of(location), titles[:limit], ignored)
 
 
-def _name(location: str) -> str:
-    """A location as the table `scans` has it."""
+def name_of(location: str) -> str:
+    """A location as the table `scans` has it.
+
+    >>> name_of("/media/films/"), name_of("file:///media/a%20b"), name_of("s3://bucket/media/")
+    ('/media/films', '/media/a b', 's3://bucket/media')
+    """
     if "://" in location and not is_file_uri(location):
         return location.rstrip("/")
     path = local_path(location) if is_file_uri(location) else os.fsencode(location)
@@ -146,7 +150,7 @@ def _read_folder(root: str, settings: ScanSettings, limit: int | None) -> Catalo
     for key, title_id in list(zip(keys, catalogue_folder.title_ids(keys), strict=True))[:limit]:
         path = os.path.join(os.fsencode(root), key)
         titles.append(_title(title_id, path, {}, is_named_by_path=True))
-    return Catalogue(_name(root), titles, ignored)
+    return Catalogue(name_of(root), titles, ignored)
 
 
 def _title(title_id: str, path: bytes, columns: dict[str, Any], *, is_named_by_path: bool = False) -> Title:
@@ -233,11 +237,13 @@ def _titles(rows: list[dict[str, Any]], location: str, base: str, limit: int | N
         if not uri.startswith("/") and not remote.scheme_of(uri) and remote.scheme_of(base):
             uri = f"{base}/{uri}"
         if is_file_uri(uri):
-            titles[title_id] = _title(title_id, local_path(uri), columns)
+            title = _title(title_id, local_path(uri), columns)
         elif remote.scheme_of(uri):
-            titles[title_id] = _title_elsewhere(title_id, uri, columns)
+            title = _title_elsewhere(title_id, uri, columns)
         else:
-            titles[title_id] = _title(title_id, os.fsencode(os.path.normpath(os.path.join(base, uri))), columns)
+            title = _title(title_id, os.fsencode(os.path.normpath(os.path.join(base, uri))), columns)
+        is_relative = not row["uri"].startswith("/") and not remote.scheme_of(row["uri"])
+        titles[title_id] = replace(title, is_named_by_path=is_relative and title_id == row["uri"])
     with ThreadPoolExecutor(STATUS_THREADS) as threads:
         return list(threads.map(_with_status, list(titles.values())[:limit]))
 

@@ -3,11 +3,11 @@
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
-from functools import partial
 from typing import Any
 
 from delta.tables import DeltaTable
-from pyspark.sql import SparkSession
+from pyspark.sql import Column, SparkSession
+from pyspark.sql import functions as F
 from pyspark.sql.types import (
     BooleanType,
     DataType,
@@ -23,11 +23,11 @@ from jobs.launch import log
 from jobs.literals import literal_frame
 from jobs.plan import own_columns
 from jobs.storage import Storage
-from jobs.tables import persist, quoted, read
+from jobs.tables import add_columns, persist, quoted, read
 from udfs.schemas import TRACKS
 
 LONGS = range(-(1 << 63), 1 << 63)
-RENEWED_AT_ONCE = 50_000  # titles a commit: each reads the table
+RENEWED_AT_ONCE = 32_000_000  # characters of titles and values that one commit holds, each of which reads the table
 
 
 def own_fields(present: StructType, rows: Iterable[Mapping[str, Any]]) -> list[StructField]:
@@ -40,14 +40,16 @@ def own_fields(present: StructType, rows: Iterable[Mapping[str, Any]]) -> list[S
         rows: columns of titles, as `jobs.plan.own_columns` names them.
     """
     stored = {field.name.lower(): field for field in present}
-    seen: dict[str, list[Any]] = defaultdict(list)
+    kinds: dict[str, set[type]] = defaultdict(set)
     spelled: dict[str, str] = {}
     for row in rows:
         for name, value in row.items():
-            seen[name.lower()].append(value)
+            kinds[name.lower()].add(str if type(value) is int and value not in LONGS else type(value))
             spelled.setdefault(name.lower(), name)
     comment = {"comment": "Column of the catalogue"}
-    fields = [stored.get(key) or StructField(name, _type_of(seen[key]), True, comment) for key, name in spelled.items()]
+    fields = [
+        stored.get(key) or StructField(name, _type_of(kinds[key]), True, comment) for key, name in spelled.items()
+    ]
     return [field for field in fields if isinstance(field.dataType, BooleanType | LongType | DoubleType | StringType)]
 
 
@@ -57,11 +59,12 @@ def fitted(columns: Mapping[str, Any], fields: Iterable[StructField]) -> dict[st
     return {field.name: _fitted(lower.get(field.name.lower()), field.dataType) for field in fields}
 
 
-def _type_of(values: list[Any]) -> DataType:
-    kinds = {type(value) for value in values if value is not None}
+def _type_of(kinds: set[type]) -> DataType:
+    """The column type for values of these kinds; integers that no column holds are to be called text."""
+    kinds = kinds - {type(None)}
     if kinds == {bool}:
         return BooleanType()
-    if not kinds or not kinds <= {int, float} or any(type(value) is int and value not in LONGS for value in values):
+    if not kinds or not kinds <= {int, float}:
         return StringType()
     return LongType() if kinds == {int} else DoubleType()
 
@@ -91,61 +94,70 @@ def _fitted(value: Any, data_type: DataType) -> Any:
 
 
 class OwnColumns:
-    """Tells titles whose own columns are not what the table `tracks` has, and brings these there.
+    """Brings a catalogue's own columns into the table `tracks`, also of titles that the scan leaves alone.
 
-    A scan leaves a title alone whose file has not changed; what the catalogue says of it may have.
+    A scan does so before it scores: the file of such a title has not changed; what the catalogue says of it may have.
 
     Args:
         spark: the session.
-        storage: the warehouse.
+        storage: the warehouse, whose table is there.
         titles: of the catalogue.
     """
 
-    def __init__(self, spark: SparkSession, storage: Storage, titles: Iterable[Title]) -> None:
-        self.spark, self.storage = spark, storage
-        names = dict.fromkeys(name for title in titles for name in own_columns(title.columns))
-        present = read(spark, storage, "tracks").schema if storage.has_table("tracks") else StructType()
-        stored = {field.name.lower() for field in present}
-        self._fields = [field for field in own_fields(present, [names]) if field.name.lower() in stored]
-        self._new = {name.lower() for name in names} - stored
-        self._stored: dict[str, int] = {}
+    def __init__(self, spark: SparkSession, storage: Storage, titles: list[Title]) -> None:
+        self.spark, self.storage, self.titles = spark, storage, titles
+        present = read(spark, storage, "tracks").schema
+        self.fields = own_fields(present, (own_columns(title.columns) for title in titles))
+        stored = set(present.names)
+        self._new = [field for field in self.fields if field.name not in stored]
         self._unfit: Counter = Counter()  # values by column
         self._examples: dict[str, tuple[str, Any]] = {}
-        self._waiting: list[Title] = []
 
-    @property
-    def selected(self) -> list[str]:
-        """The columns of `tracks` that `note` is to be given, as SQL takes them."""
-        return quoted([field.name for field in self._fields])
-
-    def note(self, title_id: str, values: tuple[Any, ...]) -> None:
-        """What a row of `tracks` has in the columns `selected`."""
-        kept = hash(values)  # a number for each title, and not the text of a million
-        self._stored[title_id] = kept if self._stored.get(title_id, kept) == kept else 0
-
-    def compare(self, titles: Iterable[Title]) -> None:
-        """Set aside those of the titles that `tracks` knows with other values."""
-        for title in titles:
-            if not (self._fields or self._new):
-                continue
+    def bring(self) -> int:
+        """Add the columns that the table lacks, renew the values that differ; returns how many titles' did."""
+        if not self.fields:
+            return 0
+        # At once and by all titles' values: each chunk would have types of its own choice.
+        add_columns(self.spark, self.storage, "tracks", self._new)
+        renewed, rows, size = 0, [], 0
+        for title in self.titles:
             own = own_columns(title.columns)
-            ours = fitted(own, self._fields)
+            ours = fitted(own, self.fields)
             self._note_unfit(title.title_id, own, ours)
-            if title.title_id not in self._stored:
-                continue
-            is_same = hash(tuple(ours.values())) == self._stored[title.title_id]
-            if not is_same or any(value is not None for name, value in own.items() if name.lower() in self._new):
-                self._waiting.append(title)
+            rows.append((title.title_id, *ours.values()))
+            size += sum(len(str(value)) for value in rows[-1])
+            if size >= RENEWED_AT_ONCE:
+                renewed += self._renew(rows)
+                rows, size = [], 0
+        renewed += self._renew(rows)
+        if renewed:
+            log.info("%d titles have other columns in the catalogue than before: table tracks renewed", renewed)
+        for name, count in sorted(self._unfit.items()):
+            kind = next(field.dataType.simpleString() for field in self.fields if field.name == name)
+            title_id, value = self._examples[name]
+            log.warning(
+                "catalogue column %s: %d values do not fit the column of the table tracks (%s) and are NULL there, such as "
+                "%r of title %r",
+                name, count, kind, value, title_id,
+            )  # fmt: skip
+        return renewed
 
-    @property
-    def unfit(self) -> list[str]:
-        """Warnings of values that are NULL in `tracks`, since its column is of another type."""
-        types = {field.name: field.dataType.simpleString() for field in self._fields}
-        return [
-            f"catalogue column {name}: {count} values do not fit the column of the table tracks ({types[name]}) and are NULL "
-            f"there, such as {self._examples[name][1]!r} of title {self._examples[name][0]!r}"
-            for name, count in sorted(self._unfit.items())
-        ]
+    def _renew(self, rows: list[tuple[Any, ...]]) -> int:
+        schema = StructType([TRACKS["title_id"], *self.fields])
+        columns = quoted([field.name for field in self.fields])
+        new = literal_frame(self.spark, rows, schema).alias("new")
+        differs = " OR ".join(f"NOT (old.{name} <=> new.{name})" for name in columns)
+        is_other = f"old.title_id = new.title_id AND ({differs})"
+
+        def merge() -> int:
+            table = DeltaTable.forPath(self.spark, self.storage.locate("tracks")).alias("old")
+            count = table.toDF().alias("old").join(new, F.expr(is_other)).select("new.title_id").distinct().count()
+            if count:  # else not even an empty commit
+                update: dict[str, str | Column] = {name: f"new.{name}" for name in columns}
+                table.merge(new, is_other).whenMatchedUpdate(set=update).execute()
+            return count
+
+        return persist(merge, "own columns")
 
     def _note_unfit(self, title_id: str, own: Mapping[str, Any], ours: Mapping[str, Any]) -> None:
         given = {name.lower(): value for name, value in own.items()}
@@ -154,27 +166,3 @@ class OwnColumns:
             if value is None and found not in (None, "") and found == found:  # NaN, which pandas writes, is nothing
                 self._unfit[name] += 1
                 self._examples.setdefault(name, (title_id, found))
-
-    def renew(self, least: int = 1) -> None:
-        """Bring what was set aside into `tracks`, where it is of that many titles at least; rows of scored titles have it."""
-        if len(self._waiting) < least:
-            return
-        for begin in range(0, len(self._waiting), RENEWED_AT_ONCE):
-            part = self._waiting[begin : begin + RENEWED_AT_ONCE]
-            persist(partial(self._write, part), "own columns")
-        log.info("%d titles have other columns in the catalogue than before: table tracks renewed", len(self._waiting))
-        self._waiting.clear()
-
-    def _write(self, titles: list[Title]) -> None:
-        named = [(title.title_id, own_columns(title.columns)) for title in titles]
-        fields = own_fields(read(self.spark, self.storage, "tracks").schema, [own for _, own in named])
-        schema = StructType([TRACKS["title_id"], *fields])
-        rows = [(title_id, *fitted(own, fields).values()) for title_id, own in named]
-        columns = quoted([field.name for field in fields])
-        table = DeltaTable.forPath(self.spark, self.storage.locate("tracks")).alias("old")
-        (
-            table.merge(literal_frame(self.spark, rows, schema).alias("new"), "old.title_id = new.title_id")
-            .withSchemaEvolution()
-            .whenMatchedUpdate(set={name: f"new.{name}" for name in columns})
-            .execute()
-        )

@@ -11,7 +11,7 @@ from jobs.settings import ScanSettings
 from udfs.decoder import encode_path
 
 _DELTA = "_delta_log"  # what makes a folder a Delta table
-TABLES = "Delta tables"
+DELTA_TABLES = "files of Delta tables"
 
 
 def files(root: str, settings: ScanSettings, ignored: Counter) -> Iterator[bytes]:
@@ -34,7 +34,7 @@ def sorted_out(keys: list[str], settings: ScanSettings, ignored: Counter) -> Ite
     tables = _tables(keys)
     for key in keys:
         if tables and any(key.startswith(table) for table in tables):
-            ignored[TABLES] += 1
+            ignored[DELTA_TABLES] += 1
         elif reason := _is_no_title(key, present, settings):
             ignored[reason] += 1
         else:
@@ -68,8 +68,9 @@ def _is_utf8(path: bytes) -> bool:
 
 def _tables(keys: list[str]) -> list[str]:
     """Folders that are Delta tables, or hold those of a scan, as the keys' beginnings."""
-    found = {key.partition(f"{_DELTA}/")[0] for key in keys if f"/{_DELTA}/" in key}
-    return [folder.removesuffix("scans/") or folder for folder in found]
+    found = {f"/{key}".partition(f"/{_DELTA}/")[0] for key in keys if f"/{_DELTA}/" in key}
+    warehouses = {folder.removesuffix("/scans") for folder in found if folder.endswith("/scans")}
+    return [f"{folder}/"[1:] for folder in found | (warehouses - {""})]
 
 
 def _is_no_title(key: str, present: Collection[str], settings: ScanSettings) -> str | None:
@@ -106,7 +107,7 @@ def _walk(folder: bytes, settings: ScanSettings, ignored: Counter, *, is_root: b
     except OSError as error:
         raise AuscultError(f"catalogue: folder {readable(folder)} cannot be read: {error.strerror}") from error
     if not is_root and _holds_tables(folder, {entry.name for entry in entries}):
-        ignored[TABLES] += 1
+        ignored[DELTA_TABLES] += sum(len(names) for _, _, names in os.walk(folder))
         return
     for entry in entries:
         if not entry.is_dir(follow_symlinks=False):

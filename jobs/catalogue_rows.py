@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote_to_bytes, urlsplit
@@ -10,7 +11,7 @@ from pyspark.sql import DataFrame, SparkSession
 
 from jobs import csv_table
 from jobs.launch import AuscultError
-from jobs.tables import times_as_text
+from jobs.tables import first_line, times_as_text
 
 CSV, JSON, PARQUET = (".csv", ".tsv"), (".json", ".jsonl", ".ndjson"), (".parquet",)
 SUFFIXES = (*CSV, *JSON, *PARQUET)
@@ -27,11 +28,11 @@ def read_rows(spark: SparkSession, location: str, what: str = "catalogue") -> li
         if path is None:
             return _read_with_spark(spark, location, suffix_of(urlsplit(location).path))
         if os.path.isdir(path):
-            return _read_with_spark(spark, path, written_by_spark(path))
+            suffix = suffix_of_parts(path)
+            return _read_parts(path, suffix) if suffix else _read_with_spark(spark, path, "")
         rows = _read_file(path)
     except Exception as error:  # Spark's errors have many classes and one meaning here
-        said = " ".join((str(error).splitlines() or [type(error).__name__])[0].split())
-        raise AuscultError(f"{what} {location}: cannot be read: {said}") from error
+        raise AuscultError(f"{what} {location}: cannot be read: {' '.join(first_line(error).split())}") from error
     if rows is None:
         raise AuscultError(
             f"{what} {path}: expected a folder, a Delta table, or a .csv, .tsv, .json, .jsonl or .parquet file"
@@ -81,13 +82,33 @@ def suffix_of(path: str) -> str:
     return suffix if suffix in SUFFIXES else ""
 
 
-def written_by_spark(folder: str) -> str:
+def suffix_of_parts(folder: str) -> str:
     """The suffix of the parts of a table that Spark (or pandas, partitioned) wrote as a folder; empty where it is none."""
-    names = sorted(os.listdir(folder))
+    names = os.listdir(folder)
     if "_delta_log" in names or not ("_SUCCESS" in names or suffix_of(folder)):
         return ""
-    parts = [part.removesuffix(".gz") for part in names if part.startswith("part-")]
-    return next((suffix for part in parts if (suffix := suffix_of(part))), suffix_of(folder))
+    return next((suffix for part in _parts(folder) if (suffix := suffix_of(part))), suffix_of(folder))
+
+
+def _parts(folder: str) -> Iterator[str]:
+    for top, folders, names in os.walk(folder):
+        folders.sort()
+        yield from (os.path.join(top, name) for name in sorted(names) if not name.startswith(("_", ".")))
+
+
+def _read_parts(folder: str, suffix: str) -> list[dict[str, Any]]:
+    """Rows of a local table that consists of files of one kind: not by Spark, to which some names are patterns."""
+    if suffix in PARQUET:
+        import pyarrow.parquet
+
+        return list(pyarrow.parquet.read_table(folder).to_pylist())  # with the columns that folders are named by
+    rows = []
+    for part in _parts(folder):
+        found = _read_file(part)
+        if found is None:
+            raise ValueError(f"expected {suffix} files, found {os.path.relpath(part, folder)}")
+        rows += found
+    return rows
 
 
 def _read_file(path: str) -> list[dict[str, Any]] | None:
@@ -117,7 +138,7 @@ def _json_rows(text: str) -> list[dict[str, Any]]:
 
 
 def _read_with_spark(spark: SparkSession, location: str, suffix: str) -> list[dict[str, Any]]:
-    """Rows of a table elsewhere, or in a folder; without a suffix it is a Delta table."""
+    """Rows of a table elsewhere; without a suffix it is a Delta table."""
     reader = spark.read
     if suffix in CSV:
         header = reader.text(location).head()

@@ -223,8 +223,8 @@ def recover(spark: SparkSession, storage: Storage) -> int:
     Call only while holding the warehouse's lease.
     """
     recovered = 0
-    scan_ids = storage.folders(STAGING)
-    for scan_id in scan_ids:
+    late = set()
+    for scan_id in storage.folders(STAGING):
         for chunk in storage.folders(f"{STAGING}/{scan_id}"):
             folder = f"{STAGING}/{scan_id}/{chunk}"
             if storage.exists(f"{folder}/rows/_SUCCESS"):
@@ -237,6 +237,7 @@ def recover(spark: SparkSession, storage: Storage) -> int:
                         "jobs/maintain.py --mend: its titles are scored again"
                     ) from error
                 recovered += 1
+                late.add(scan_id)
         storage.delete(f"{STAGING}/{scan_id}")
-    interrupted.close(spark, storage, scan_ids)
+    interrupted.close(spark, storage, late)
     return recovered

@@ -13,10 +13,15 @@ from jobs.tables import persist, read
 ENDED_EARLY = frozenset({"interrupted", "failed"})
 
 
-def close(spark: SparkSession, storage: Storage, scan_ids: Iterable[str]) -> None:
-    """Call running scans interrupted, and count what they and the `scan_ids` did from what is in `tracks`.
+def close(spark: SparkSession, storage: Storage, scan_ids: Iterable[str] = ()) -> None:
+    """Call running scans interrupted, and count what they and those of `scan_ids` did from what is in `tracks`.
 
     A driver that is killed cannot count; and what it had scored and not committed comes in later.
+
+    Args:
+        spark: the session.
+        storage: the warehouse.
+        scan_ids: of ended scans of which chunks were brought in since.
     """
     scans = DeltaTable.forPath(spark, storage.locate("scans"))
     ids = {row.scan_id for row in scans.toDF().where("state = 'running'").select("scan_id").collect()} | set(scan_ids)
@@ -39,7 +44,7 @@ def close(spark: SparkSession, storage: Storage, scan_ids: Iterable[str]) -> Non
     merge = (
         scans.alias("old")
         .merge(found.alias("new"), "old.scan_id = new.scan_id AND old.state <> 'finished'")
-        .whenMatchedUpdate(set={name: f"new.{name}" for name in counts})
+        .whenMatchedUpdate(set={name: f"greatest(coalesce(old.{name}, 0), new.{name})" for name in counts})
     )
     persist(merge.execute, "interrupted scans")
     persist(lambda: scans.update("state = 'running'", {"state": "'interrupted'"}), "interrupted scans")

@@ -137,8 +137,9 @@ def session(name: str) -> "SparkSession":
         int(spark.conf.get("spark.sql.shuffle.partitions") or 0), 2 * spark.sparkContext.defaultParallelism
     )
     spark.conf.set("spark.sql.shuffle.partitions", partitions)
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGINT, _interrupted)  # pyspark's own first calls the JVM
+    # Under spark-submit Ctrl-C ends the JVM as well, which pyspark's own handler would first call.
+    if "PYSPARK_GATEWAY_PORT" in os.environ and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, _interrupted)
     if "DeltaSparkSessionExtension" not in str(spark.conf.get("spark.sql.extensions", "")):
         spark.stop()
         raise AuscultError(

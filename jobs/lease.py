@@ -12,6 +12,7 @@ from typing import Any
 
 from jobs.launch import AuscultError, log
 from jobs.storage import Storage
+from jobs.tables import first_line
 
 LEASE = "_lease.json"
 LEASE_S = 60.0
@@ -51,9 +52,8 @@ class Lease:
                 self._write(overwrite=False)
             except Exception as error:
                 if self._text() is None:  # nobody else's: a full disk, say
-                    reason = (str(error).splitlines() or [type(error).__name__])[0]
                     raise AuscultError(
-                        f"warehouse {self.storage.root}: the lease cannot be written: {reason}; make room or give rights, "
+                        f"warehouse {self.storage.root}: the lease cannot be written: {first_line(error)}; make room or give rights, "
                         "or take another --warehouse"
                     ) from error
                 raise self._taken() from error
@@ -101,7 +101,7 @@ class Lease:
                     return  # `check` will say so
                 self._write(overwrite=True)
             except Exception as error:  # the job itself will meet the same trouble and report it
-                log.warning("the lease on %s could not be renewed: %s", self.storage.root, str(error).splitlines()[0])
+                log.warning("the lease on %s could not be renewed: %s", self.storage.root, first_line(error))
 
     def _write(self, *, overwrite: bool) -> None:
         self._beats += 1

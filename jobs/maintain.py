@@ -43,7 +43,8 @@ def arguments(argv: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--forget-gone",
         metavar="CATALOGUE",
-        help="take titles out of the tables that were scanned from this catalogue and are not in it any more",
+        help="take titles out of the tables that were scanned from this catalogue and are not in it any more, whether or not "
+        "another catalogue lists them (its next scan scores them again)",
     )
     parser.add_argument("--settings", type=Path, metavar="YAML", help="of the scan: which files of a folder are titles")
     parser.add_argument("--force-forget", action="store_true", help="allow --forget-gone to forget more than half")
@@ -192,7 +193,7 @@ def main(argv: list[str]) -> int:
         found.print()
     if options.dry_run:
         if catalogue is not None:
-            gone.forget(spark, storage, catalogue, is_dry=True, is_forced=options.force_forget)
+            gone.forget(spark, storage, catalogue, is_dry=True)
         if options.compact:
             compact(spark, storage, is_dry=True)
         if options.vacuum:
@@ -202,10 +203,10 @@ def main(argv: list[str]) -> int:
         with Lease(storage, f"maintain-{tables.new_scan_id()}") as lease:
             if options.mend:
                 found = _mend_all(spark, storage, lease)
+            elif lease.was_abandoned and storage.has_table("scans"):
+                commits.recover(spark, storage)  # nobody after us would see that a scan has died
             if catalogue is not None:
-                if lease.was_abandoned or storage.folders(tables.STAGING):
-                    commits.recover(spark, storage)
-                gone.forget(spark, storage, catalogue, is_dry=False, is_forced=options.force_forget)
+                gone.forget(spark, storage, catalogue, is_forced=options.force_forget, check=lease.check)
             if options.compact:
                 compact(spark, storage, is_dry=False)
             if options.vacuum:

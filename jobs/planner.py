@@ -12,7 +12,6 @@ from pyspark.sql import SparkSession
 
 from jobs import tables
 from jobs.catalogue import STATUS_THREADS, Title, size_of
-from jobs.catalogue_columns import OwnColumns
 from jobs.launch import AuscultError, log
 from jobs.operating_points import Points
 from jobs.plan import OUTAGES, EqualTracks, KnownTrack, TitlePlan, is_unchanged, plan_title
@@ -23,7 +22,7 @@ from udfs.media import TrackInfo
 from udfs.probing import probe_udf
 from udfs.schemas import PROBED
 
-NAMESAKES_TRIED = 1000  # two folders of the same names differ in more than the thousandth of them
+NAMESAKES_TRIED = 1000  # each costs a question to the storage; of two folders with the same names most are such
 TOLD_TITLES = 100
 ROWS_AT_ONCE = 10_000
 
@@ -54,20 +53,20 @@ class Planner:
     equal: EqualTracks
     describe: Callable[[str], None]
 
-    def known_tracks(self, own: OwnColumns) -> dict[str, list[KnownTrack]]:
-        """What the table `tracks` holds, by title; `own` is told what it has of the catalogue's columns."""
+    def known_tracks(self) -> dict[str, list[KnownTrack]]:
+        """What the table `tracks` holds, by title."""
         known: dict[str, list[KnownTrack]] = defaultdict(list)
         if not self.storage.has_table("tracks"):
             return known
         rows = tables.read(self.spark, self.storage, "tracks").selectExpr(
             "title_id", "track", "uri", "content_hash", "status", "error_code", "size_bytes",
-            "unix_micros(modified_at) AS modified_us", "coalesce(duration_s, 0D) AS duration_s", "decoded_s", "error", "scored_with", *own.selected,
+            "unix_micros(modified_at) AS modified_us", "coalesce(duration_s, 0D) AS duration_s", "decoded_s", "error", "scored_with",
         )  # fmt: skip
         names = [entry.name for entry in dataclasses.fields(KnownTrack)]
         shared: dict[Any, Any] = {}  # values that many rows have are held once
         for batch in rows.toArrow().to_batches(max_chunksize=ROWS_AT_ONCE):
             for row in zip(*(column.to_pylist() for column in batch.columns), strict=True):
-                values = dict(zip(names, row, strict=False))
+                values = dict(zip(names, row, strict=True))
                 values["scored_with"] = frozenset(values["scored_with"] or ())
                 for name in ("status", "error_code", "scored_with"):
                     values[name] = shared.setdefault(values[name], values[name])
@@ -75,7 +74,6 @@ class Planner:
                     values["title_id"] = mine[0].title_id
                     values["uri"] = mine[0].uri if values["uri"] == mine[0].uri else values["uri"]
                 mine.append(KnownTrack(**values))
-                own.note(values["title_id"], row[len(names) :])
                 if values["status"] == "ok" and values["track"] is not None:
                     self.equal.add(values)
         return known
@@ -83,7 +81,8 @@ class Planner:
     def refuse_namesakes(self, titles: list[Title], known: dict[str, list[KnownTrack]]) -> None:
         """See that no title of a folder bears the name of another folder's, whose rows its own would replace.
 
-        A folder that has moved is no such case, nor is a copy of it: there the old file is gone, or of the same size.
+        A folder that has moved is no such case, nor is a copy of it: there the old file is gone, or of the same size. What is of
+        the same size is opened first: `plan` compares the content.
 
         Raises:
             AuscultError: there are such titles.
@@ -100,13 +99,14 @@ class Planner:
             sizes = list(threads.map(lambda pair: size_of(pair[1].uri), moved[:NAMESAKES_TRIED]))
         others = [pair for pair, size in zip(moved, sizes, strict=False) if size not in (None, pair[0].size_bytes)]
         if others:
-            title, row = others[0]
-            raise AuscultError(
-                f"warehouse {self.storage.root}: it knows title {title.title_id!r} as {row.uri}, which is still there, and "
-                f"{title.uri} is another file of this name (so with {len(others)} of the first {len(sizes)} that differ); "
-                "the rows of one would replace those of the other. Scan the folder above both, or take another --warehouse, or "
-                "list the titles in a CSV with a title_id of their own"
-            )
+            raise self._namesake(*others[0], f" (so with {len(others)} of the first {len(sizes)} that differ)")
+
+    def _namesake(self, title: Title, row: KnownTrack, extent: str = "") -> AuscultError:
+        return AuscultError(
+            f"warehouse {self.storage.root}: it knows title {title.title_id!r} as {row.uri}, which is still there, and "
+            f"{title.uri} is another file of this name{extent}; the rows of one would replace those of the other. Scan the "
+            "folder above both, or take another --warehouse, or list the titles in a CSV with a title_id of their own"
+        )
 
     def plan(self, titles: list[Title], known: dict[str, list[KnownTrack]]) -> list[TitlePlan]:
         """Plan a portion of the catalogue: open what is new or changed, leave the rest."""
@@ -126,6 +126,11 @@ class Planner:
         unreachable = []
         for title in changed:
             answer = found[title.title_id]
+            rows = known.get(title.title_id, [])
+            if title.is_named_by_path and rows and rows[0].uri != title.uri and isinstance(answer, list):
+                is_other = {row.content_hash for row in rows}.isdisjoint(info.content_hash for info in answer)
+                if is_other and size_of(rows[0].uri) is not None:
+                    raise self._namesake(title, rows[0])
             if isinstance(answer, tuple) and answer[0] in OUTAGES and title.title_id in known:
                 unreachable.append((title.title_id, *answer))
                 self.tally.rejected[answer[0]] += 1

@@ -93,11 +93,10 @@ class Source:
         *before, last = run_of(scans, scan["scan_id"])
         whole = {**last, "went_on_with": [row["scan_id"] for row in before]}
         for row in before:
-            for name in ("titles_done", "titles_rejected", "audio_done_h"):
+            for name in ("titles_done", "audio_done_h"):
                 whole[name] = (whole[name] or 0) + (row[name] or 0)
-            # The last one found done what these had scored.
-            titles = (row["titles_done"] or 0) + (row["titles_rejected"] or 0)
-            whole["titles_skipped"] = max(0, (whole["titles_skipped"] or 0) - titles)
+            # The last one found done what these had scored; what they had rejected it has counted again.
+            whole["titles_skipped"] = max(0, (whole["titles_skipped"] or 0) - (row["titles_done"] or 0))
             whole["audio_skipped_h"] = max(0.0, (whole["audio_skipped_h"] or 0.0) - (row["audio_done_h"] or 0.0))
         return whole
 
@@ -208,7 +207,6 @@ class Source:
 
 
 def _order(entry: Entry, plan: MediaPlan) -> dict[str, Any] | None:
-
     row = entry.detection
     path = path_of(str(entry.track.get("uri") or ""))
     has_picture, has_clip = entry.number <= plan.pictures, entry.number <= plan.clips

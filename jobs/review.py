@@ -295,7 +295,7 @@ def main(argv: list[str]) -> int:
         "--by",
         default="all",
         metavar="FACET",
-        help="split by codec, container, language or one of the catalogue's own columns (default: by none)",
+        help="split by codec, container, language, channel_layout ... or one of the catalogue's own columns (default: by none)",
     )
     compare = what.add_parser("compare", parents=[common], help="what a version finds that another does not")
     for name in ("--model", "--old", "--new"):
@@ -364,7 +364,8 @@ def _tell(taken: TakenIn, count: int, storage: "Storage") -> None:
             "and %d more lines of which their reviewers have said something else since",
             len(taken.overtaken) - MOST_TOLD,
         )
-    print(f"{taken.added} verdicts taken in, {count - taken.added} were there before: {storage.root}/reviews")
+    before = count - taken.added - len(taken.overtaken)
+    print(f"{taken.added} verdicts taken in, {before} were there before: {storage.root}/reviews")
     if taken.unmatched:
         lines = ", ".join(str(row["line"]) for row in taken.unmatched[:MOST_TOLD])
         more = " ..." if len(taken.unmatched) > MOST_TOLD else ""

@@ -85,7 +85,7 @@ def main(argv: list[str]) -> int:
     titles = catalogue.titles
     if catalogue.ignored:
         left_out = ", ".join(f"{count} {reason}" for reason, count in catalogue.ignored.most_common(8))
-        log.info("left out (settings ignored_suffixes, ignored_folders): %s", left_out)
+        log.info("no titles (settings ignored_suffixes, ignored_folders): %s", left_out)
     if not titles:
         raise AuscultError(f"catalogue {options.catalogue}: there are no titles in it")
     warehouse = absolute(options.warehouse)
@@ -124,6 +124,7 @@ def main(argv: list[str]) -> int:
             scan.score(titles)
         except BaseException:
             try:
+                spark.sparkContext.cancelAllJobs()  # where only this process was told to end, they would be waited for
                 lease.check()
                 tables.end_scan(spark, storage, {**row, **scan.figures(), "state": "failed"})
             except Exception as error:  # what went wrong first is to be told; the next scan finds this one dead

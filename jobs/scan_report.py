@@ -99,7 +99,9 @@ def _print_detections(spark: "SparkSession", storage: "Storage", scan_id: str, *
     from jobs.timecode import clock
 
     scans = [row.asDict() for row in tables.read(spark, storage, "scans").collect()]
-    run = [row["scan_id"] for row in interrupted.run_of(scans, scan_id)]
+    run = [
+        row["scan_id"] for row in interrupted.run_of(scans, scan_id) if row["titles_done"] or row["scan_id"] == scan_id
+    ]
     found = tables.read(spark, storage, "detections").where(f"scan_id IN ({', '.join(map(repr, run))})")
     rows = found.orderBy("title_id", "track", "start_s", "defect").limit(SHOWN + 1).collect()
     if not rows:

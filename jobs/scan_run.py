@@ -11,7 +11,7 @@ from pyspark.sql import SparkSession
 from jobs import commits
 from jobs.balancing import Span, assign_tasks, chunks
 from jobs.catalogue import Title
-from jobs.catalogue_columns import RENEWED_AT_ONCE, OwnColumns
+from jobs.catalogue_columns import OwnColumns
 from jobs.launch import AuscultError, log
 from jobs.lease import Lease
 from jobs.operating_points import Points
@@ -86,7 +86,7 @@ class ScanRun:
 
     def count(self, titles: list[Title]) -> None:
         """Plan titles and print what a scan would do; nothing is scored (a dry run)."""
-        known = self.planner.known_tracks(OwnColumns(self.spark, self.storage, titles))
+        known = self.planner.known_tracks()
         self.planner.refuse_namesakes(titles, known)
         for portion in self._portions(titles):
             self._count(self.planner.plan(portion, known))
@@ -95,27 +95,16 @@ class ScanRun:
     def score(self, titles: list[Title]) -> None:
         """Plan, score and commit titles."""
         with self.clock.stage("plan"):
-            own = OwnColumns(self.spark, self.storage, titles)
-            known = self.planner.known_tracks(own)
+            known = self.planner.known_tracks()
             self.planner.refuse_namesakes(titles, known)
+            OwnColumns(self.spark, self.storage, titles).bring()
         progress = Progress(self.spark, len(titles))
         for portion in self._portions(titles):
             with self.clock.stage("plan"):
                 plans = self.planner.plan(portion, known)
-                own.compare(portion)
             for chunk in chunks(plans, self._chunk_channel_s()):
                 self._score_chunk(chunk, progress)
-            self._renew(own, least=RENEWED_AT_ONCE)
-        self._renew(own)
         progress.end()
-        for warning in own.unfit:
-            log.warning("%s", warning)
-
-    def _renew(self, own: OwnColumns, least: int = 1) -> None:
-        if self.lease is not None:
-            self.lease.check()
-        with self.clock.stage("commit"):
-            own.renew(least)
 
     def figures(self) -> dict[str, Any]:
         """What the scan's row in `scans` says if it ends now."""

@@ -170,7 +170,8 @@ def _points(points: dict[str, Any]) -> dict[str, OperatingPoint]:
         if name == "default":
             for defect, shipped in DEFAULT_POINTS.items():
                 if "/" not in defect and defect != name:
-                    parsed[defect] = dataclasses.replace(parsed[name], ignored_channels=shipped.ignored_channels)
+                    ignored = point.get("ignored_channels", shipped.ignored_channels)
+                    parsed[defect] = dataclasses.replace(parsed[name], ignored_channels=tuple(ignored))
     return {
         name: dataclasses.replace(point, ignored_channels=tuple(channel.upper() for channel in point.ignored_channels))
         for name, point in parsed.items()

@@ -8,7 +8,7 @@ import time
 import uuid
 from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -67,7 +67,7 @@ def prepare(spark: SparkSession, storage: Storage) -> None:
                 if not found:  # registered by name in a SQL shell before the first scan
                     storage.delete(name)
                 else:
-                    _add_columns(spark, storage, name, [field for field in schema if field.name not in found])
+                    add_columns(spark, storage, name, [field for field in schema if field.name not in found])
                     if wrong := [
                         field.name for field in schema if found.get(field.name, field.dataType) != field.dataType
                     ]:
@@ -83,7 +83,7 @@ def prepare(spark: SparkSession, storage: Storage) -> None:
         raise AuscultError(f"warehouse {storage.root}: cannot be written: {first_line(error)}") from error
 
 
-def _add_columns(spark: SparkSession, storage: Storage, name: str, fields: list[StructField]) -> None:
+def add_columns(spark: SparkSession, storage: Storage, name: str, fields: list[StructField]) -> None:
     """Add columns that a table of an earlier version lacks; its rows have NULL there."""
     if fields:
         log.info("table %s: added the columns %s", name, ", ".join(field.name for field in fields))
@@ -217,17 +217,20 @@ def changed_models(spark: SparkSession, storage: Storage, models: list["ShippedM
 
 def changed_points(spark: SparkSession, storage: Storage, points: "Points") -> list[str]:
     """Warnings of operating points that are not those which the last run applied to the same model version's defect."""
-    found = read(spark, storage, "scans").select("scan_id", "settings").orderBy(F.desc("started_at")).limit(LOOKED_BACK)
+    applied_any = F.expr(f"titles_done > 0 OR catalogue = '{STORED_SCORES}'")
+    scans = read(spark, storage, "scans").where(applied_any).orderBy(F.desc("started_at")).limit(LOOKED_BACK)
+    known = [entry.name for entry in fields(OperatingPoint)]
     last: dict[tuple[str, str, str], tuple[str, OperatingPoint]] = {}
-    for row in found.collect():
+    for row in scans.select("scan_id", "settings").collect():
         for applied in json.loads(row.settings or "{}").get("applied_points", []):
-            key = applied.pop("model"), applied.pop("model_version"), applied.pop("defect")
-            channels = tuple(applied.pop("ignored_channels", ()))
-            last.setdefault(key, (row.scan_id, OperatingPoint(**applied, ignored_channels=channels)))
-    changed = defaultdict(list)
+            values = {name: applied[name] for name in known if name in applied}
+            values["ignored_channels"] = tuple(values.get("ignored_channels", ()))
+            key = applied["model"], applied["model_version"], applied["defect"]
+            last.setdefault(key, (row.scan_id, OperatingPoint(**values)))
+    changed: dict[str, dict[str, None]] = defaultdict(dict)
     for key, point in points.items():
         if key in last and last[key][1] != point:
-            changed[last[key][0]].append(key[2])
+            changed[last[key][0]][key[2]] = None
     return [
         f"operating points of {', '.join(defects)} are others than those of {scan_id}: titles that were done before keep the "
         "detections they have; jobs/detect.py applies points to stored scores"

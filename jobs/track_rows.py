@@ -63,10 +63,12 @@ def merge_tracks(spark: SparkSession, storage: Storage, tracks: list[dict[str, A
     location = storage.locate("tracks")
     present = read(spark, storage, "tracks").schema
     own = own_fields(present, (track["columns"] for track in tracks))
-    schema = StructType([*TRACKS.fields, *own, StructField("is_gone", BooleanType())])
+    marks = [StructField("is_gone", BooleanType()), StructField("is_renewed", BooleanType())]
+    schema = StructType([*TRACKS.fields, *own, *marks])
     rows: list[tuple[Any, ...]] = []
     for track in tracks:
         values = {**fitted(track["columns"], own), **{name: track.get(name) for name in TRACKS.names}, "is_gone": False}
+        values["is_renewed"] = track.get("is_renewed", False)
         values["modified_at"] = _timestamp(track["modified_ns"])
         rows.append(tuple(values[name] for name in schema.names))
     for title_id, number in gone:
@@ -74,12 +76,13 @@ def merge_tracks(spark: SparkSession, storage: Storage, tracks: list[dict[str, A
         rows.append(tuple(values.get(field.name) for field in schema))
     if not rows:
         return
-    columns = [name for name in schema.names if name != "is_gone"]
+    columns = [name for name in schema.names if name not in ("is_gone", "is_renewed")]
     update: dict[str, str | Column] = {name: f"new.{name}" for name in quoted(columns)}
     update["`scored_with`"] = (
         "CASE WHEN old.content_hash = new.content_hash "
         "THEN array_sort(array_union(coalesce(old.scored_with, array()), new.scored_with)) ELSE new.scored_with END"
     )
+    update["`scan_id`"] = "CASE WHEN new.is_renewed THEN old.scan_id ELSE new.scan_id END"  # that one has not scored it
     (
         DeltaTable.forPath(spark, location)
         .alias("old")

@@ -59,14 +59,13 @@ def begin(architecture: str, config: dict[str, Any], path: Path) -> Network:
             raise ValueError(f"{path}: expected weights of {architecture}, found {found}")
         network = checkpoint.build(architecture, {**given.config.to_dict(), **config})
         weights, labels = given.state_dict(), given.config.labels
-    if architecture in OUTPUT_LAYER and labels != network.config.labels:
-        weights |= _output_layer(network, weights, labels, OUTPUT_LAYER[architecture])
     try:
+        if architecture in OUTPUT_LAYER and labels != network.config.labels:
+            weights |= _output_layer(network, weights, labels, OUTPUT_LAYER[architecture])
         network.load_state_dict(weights)
     except RuntimeError as error:
-        raise ValueError(
-            f"{path}: does not fit the settings' network {config}: {str(error).splitlines()[1].strip()}"
-        ) from error
+        said = str(error).splitlines()[:2][-1].strip()  # below a headline, where there are several
+        raise ValueError(f"{path}: does not fit the settings' network {config}: {said}") from error
     return network
 
 
@@ -87,10 +86,14 @@ def _read_panns(path: Path, own: dict[str, torch.Tensor]) -> dict[str, torch.Ten
     try:
         with torch.serialization.safe_globals(_ARRAYS):
             saved = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+    except (RuntimeError, EOFError) as error:
+        raise ValueError(
+            f"{path}: expected a checkpoint of PyTorch; it is damaged, cut off or something else"
+        ) from error
+    except pickle.UnpicklingError as error:
         _, _, reason = str(error).rpartition("WeightsUnpickler error: ")
         raise ValueError(
-            f"{path}: cannot be read without running what is in it ({reason.strip().splitlines()[0]}); where you trust it, "
+            f"{path}: cannot be read without running what is in it ({' '.join(reason.split())[:200]}); where you trust it, "
             'save its weights alone: torch.save({"model": torch.load(PATH, weights_only=False)["model"]}, OTHER)'
         ) from error
     weights = saved.get("model", saved) if isinstance(saved, dict) else {}
@@ -98,7 +101,7 @@ def _read_panns(path: Path, own: dict[str, torch.Tensor]) -> dict[str, torch.Ten
     if missing := sorted(own.keys() - weights.keys()):
         raise ValueError(f"{path}: expected a checkpoint of PANNs' Cnn6, found none of its weights {missing[0]}")
     for name, tensor in weights.items():
-        if name.startswith("bn0.") and tensor.ndim:
+        if name.startswith("bn0.") and name in own and tensor.ndim:
             weights[name] = functional.interpolate(
                 tensor[None, None].float(), own[name].shape, mode="linear", align_corners=True
             )[0, 0]

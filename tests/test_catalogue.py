@@ -93,7 +93,7 @@ def test_spark_reads_json_of_elsewhere_as_it_is_read_here(tmp_path, spark, suffi
 
 @pytest.mark.parametrize("form", ["parquet", "csv", "json"])
 def test_a_table_that_spark_wrote_as_a_folder(tmp_path, spark, form):
-    for name in (f"list.{form}", "list"):
+    for name in (f"list.{form}", "list", f"list [1]{{a}}.{form}"):
         path = tmp_path / name
         frame = spark.createDataFrame([(1, "a.wav"), (2, "b.wav")], "title_id int, uri string")
         frame.write.option("header", True).format(form).save(str(path))
@@ -122,11 +122,24 @@ def test_tables_inside_a_catalogue_folder_are_no_titles(tmp_path):
     (tmp_path / "films" / "a.wav").write_text("x")
     found = read(tmp_path)
     assert [title.title_id for title in found.titles] == ["films/a.wav", "films/part-0.parquet"]
-    assert found.ignored == {"Delta tables": 2, "assetmap": 1}
+    assert found.ignored == {catalogue_folder.DELTA_TABLES: 5, "assetmap": 1}
     keys = [os.path.relpath(os.path.join(top, name), tmp_path) for top, _, names in os.walk(tmp_path) for name in names]
     ignored: Counter = Counter()
     assert sorted(catalogue_folder.sorted_out(keys, ScanSettings(), ignored)) == ["films/a.wav", "films/part-0.parquet"]
-    assert ignored == {"Delta tables": 5, "assetmap": 1}
+    assert ignored == found.ignored
+    keys = [
+        "radio_scans/_delta_log/0.json",
+        "radio_scans/0.flac",
+        "radio_1.wav",
+        "my_delta_log/b.wav",
+        "scans/_delta_log/0.json",
+        "s.wav",
+    ]
+    assert list(catalogue_folder.sorted_out(keys, ScanSettings(), Counter())) == [
+        "radio_1.wav",
+        "my_delta_log/b.wav",
+        "s.wav",
+    ]
 
 
 def test_names_that_look_like_an_encoded_one_stay_apart(tmp_path):

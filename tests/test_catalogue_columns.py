@@ -108,6 +108,9 @@ def test_columns_are_renewed_where_the_file_is_the_same(module_folder, spark, tm
         assert run(tmp_path, catalogue="list.json") == 0
         return {row.title_id: row.asDict() for row in table(spark, tmp_path, "tracks").orderBy("title_id").collect()}
 
+    scanned({"genre": "news", "year": 1999, "gain": -1}, {"genre": "film", "year": None, "edition": 2})
+    rows = scanned({"genre": "news", "year": 1999, "gain": -2}, {"genre": "film", "year": None, "edition": 2})
+    assert [row["gain"] for row in rows.values()] == [-2, None]
     scanned({"genre": "news", "year": 1999}, {"genre": "film", "year": None})
     before, version = segment_rows(spark, tmp_path), table_version(spark, tmp_path)
     scanned({"genre": "news", "year": 1999}, {"genre": "film", "year": None})

@@ -212,6 +212,8 @@ def test_storage_that_is_away_is_told_from_files_that_are(tmp_path, files, monke
     (tmp_path / "mount").mkdir()
     expect("storage_error", tmp_path / "mount" / "a.wav")  # nothing is mounted there
     expect("storage_error", tmp_path / "mount" / "series" / "1" / "a.wav")
+    (tmp_path / "films" / "other").mkdir(parents=True)
+    expect("not_found", tmp_path / "films" / "gone" / "a.wav")  # its folder went with it
     (tmp_path / "mount" / "b.wav").touch()
     expect("not_found", tmp_path / "mount" / "a.wav")
     for number, code in (
@@ -460,6 +462,8 @@ def test_what_a_wave_file_holds_beyond_its_header_is_told(music, tmp_path):
     assert (found["status"], found["error_code"]) == ("partial", "beyond_header")
     assert "deliver it again" in found["error"]
     size = (300_000).to_bytes(4, "little")
-    for behind in (b"", b"LIST" + size + bytes(300_000), b"bext" + size + b"\x90" * 300_000, bytes(300_000)):
+    behinds = [b"", b"LIST" + size + bytes(300_000), b"bext" + size + b"\x90" * 300_000, bytes(300_000)]
+    behinds += [bytes(8) + behinds[1], b"\0id3 " + size + b"\x90" * 300_000, b"\xff\xd8\xff\xe0" + b"\x90" * 300_000]
+    for behind in behinds:
         path.write_bytes(whole + behind)
         assert probe(str(path))[0].beyond_s == 0.0

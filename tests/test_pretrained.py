@@ -87,6 +87,14 @@ def test_what_is_no_such_checkpoint_is_told(tmp_path):
         begin("dscnn", {}, tmp_path / "panns.pth")
     with pytest.raises(ValueError, match=r"does not fit the settings' network .*size mismatch for conv_block1"):
         begin("cnn6", {}, tmp_path / "panns.pth")  # the paper's widths
+    cut_off = (tmp_path / "panns.pth").read_bytes()
+    for length in (3000, len(cut_off) // 2):
+        (tmp_path / "cut.pth").write_bytes(cut_off[:length])
+        with pytest.raises(ValueError, match=r"cut.pth: expected a checkpoint of PyTorch; it is damaged"):
+            begin("cnn6", SMALL, tmp_path / "cut.pth")
+    checkpoint.save(checkpoint.build("cnn6", SMALL), tmp_path / "small.safetensors", half=False)
+    with pytest.raises(ValueError, match=r"small.safetensors: does not fit the settings' network"):
+        begin("cnn6", {**SMALL, "widths": (4, 6, 8, 12), "labels": ("fine", "hum")}, tmp_path / "small.safetensors")
     (tmp_path / "song.mp3").write_bytes(b"ID3 of something else")
     with pytest.raises(ValueError, match=r"song.mp3: expected a safetensors file, found something else"):
         begin("cnn6", {}, tmp_path / "song.mp3")

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 from collections import Counter
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -221,6 +222,14 @@ def test_two_folders_of_the_same_names_do_not_replace_each_other(place, spark, t
     assert {
         row.uri.split("/")[-2] for row in table(spark, tmp_path, "tracks").where("title_id = 'a b.flac'").collect()
     } == {"two"}
+    one, two = (tmp_path / name / "a b.flac" for name in ("one", "two"))
+    one.write_bytes(one.read_bytes()[: two.stat().st_size].ljust(two.stat().st_size, b"\0"))
+    with pytest.raises(AuscultError, match="is another file of this name; the rows of one would replace"):
+        run(tmp_path, catalogue="one")  # of the same size: its content tells
+    for folder in ("one", "two"):
+        (tmp_path / folder / "list.csv").write_text("uri\na b.flac\n")
+        with pytest.raises(AuscultError, match="is another file of this name") if folder == "one" else nullcontext():
+            run(tmp_path, catalogue=f"{folder}/list.csv")  # a path in a table is no better name
     shutil.rmtree(tmp_path / "two")  # it has moved, and a file was replaced
     assert run(tmp_path, catalogue="one") == 0
     assert segment_rows(spark, tmp_path) != before

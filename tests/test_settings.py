@@ -41,7 +41,8 @@ def test_what_a_point_leaves_out_stays_as_it_is(tmp_path):
     path.write_text(
         "operating_points:\n  hum: {threshold: 0.6}\n  default: {min_detected_s: 3, ignored_channels: [FC]}\n"
     )
-    assert read_settings(path).operating_point("hum") == OperatingPoint(0.6, 3.0, 80.0, ("LFE",))
+    assert read_settings(path).operating_point("hum") == OperatingPoint(0.6, 3.0, 80.0, ("FC",))
+    assert read_settings(path).operating_point("hiss") == OperatingPoint(0.9, 3.0, 80.0, ("FC",))
     assert read_settings(path).operating_point("wobble") == OperatingPoint(0.9, 3.0, 80.0, ("FC",))
 
 

@@ -97,6 +97,7 @@ DECLARING_CONTAINERS = {"mov", "matroska", "wav", "w64", "aiff", "flac", "avi", 
 MAX_CONSECUTIVE_ERRORS = 64
 MOST_CHUNKS = 1000  # before a WAV file's data
 LONGEST_TAIL = 1 << 16  # bytes behind a WAV file's data that are not worth a word
+NO_SOUND = (b"ID3", b"TAG", b"\xff\xd8\xff", b"\x89PNG", b"PK")  # how tags, pictures and archives begin
 # Why a file cannot be opened though its storage is well: rights and names. All else (a stale handle, a dead server) passes.
 OF_THE_FILE = frozenset({errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENAMETOOLONG, errno.EINVAL})
 MOST_ENCRYPTED = 0.5  # of a track whose rest is worth scanning
@@ -203,12 +204,13 @@ def open_media(path: str) -> Iterator[av.container.InputContainer]:
 
 
 def _is_bare(folder: str) -> bool:
-    """Whether a folder is missing or empty, as is one that something is to be mounted in."""
+    """Whether a folder, or the nearest one above it that is there, is empty, as is one that something is to be mounted in."""
     try:
         with os.scandir(folder) as entries:
             return next(entries, None) is None
     except (FileNotFoundError, NotADirectoryError):
-        return True
+        above = os.path.dirname(folder)
+        return above not in ("", folder) and _is_bare(above)
     except OSError:
         return False
 
@@ -317,9 +319,10 @@ def _beyond_data_s(path: str) -> float:
         is_open = length in (0, 0xFFFFFFFF)  # a stream, whose end is the file's
         if name != b"data" or is_open or not byte_rate or beyond <= max(LONGEST_TAIL, size // 100):
             return 0.0
-        file.seek(end + length % 2)
-        first = file.read(8)
-        if all(32 <= byte < 127 for byte in first[:4]) or first.startswith((b"ID3", b"TAG")):  # a chunk or a tag
+        file.seek(end)
+        first = file.read(LONGEST_TAIL).lstrip(b"\0")[:8]  # chunks begin at even places; some writers pad further
+        is_named = len(first) >= 4 and all(32 <= byte < 127 for byte in first[:4])
+        if is_named or first.startswith(NO_SOUND):  # a chunk, or something appended
             return 0.0
         for place in range(end, size, max(LONGEST_TAIL, beyond // 16)):  # here and there: padding is all zeros
             file.seek(place)

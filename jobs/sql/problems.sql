@@ -9,8 +9,8 @@
 -- Decoder: {decoder}, the key of what the decoder found: it has rows where it found something
 -- Gaps:    a version's hop is the smallest median step of its tracks, of those with six segments where there are such; where
 --          no segment of it is left, a segment is taken to last {longest_segment_s} s. Segments lie on the title's grid, but
---          for the last before the sound ends: of a track, or of a span of it where some is missing. Before there were such ones, a whole track lost less than a hop at its end, and
---          {shortfall_s} s count as padding. Of a partial track nothing can be expected but that something is there.
+--          for the last before the sound ends: of a track, or of a span of it where some is missing. Before there were such
+--          ones, a whole track lost less than a hop at its end, and {shortfall_s} s count as padding. Of a partial track nothing can be expected but that something is there.
 -- Runs in: Spark SQL
 
 WITH duplicates AS (

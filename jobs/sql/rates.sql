@@ -24,7 +24,7 @@ known AS (  -- scans of earlier versions have not recorded what they looked for:
     SELECT model, model_version, defect FROM {detections} AS detections
 ),
 
-found AS (  -- of all together, detections whose track is not known any more count too
+found AS (  -- of all together, detections whose track is not known any more count too, beside others of their version
     SELECT
         detections.model, detections.model_version, detections.defect,
         COALESCE(described.facet_value, CASE WHEN {facet} = 'all' THEN 'all' END) AS facet_value,

@@ -1,8 +1,8 @@
 -- Everything that is known of the tracks, to split figures by.
 --
 -- Reads:  {tracks}  the table tracks
--- Grain:  one row per track x facet: "all", codec, container, language, and each of the catalogue's own columns that has a
---         value there
+-- Grain:  one row per track x facet: "all", codec, container, language, sample_rate_hz, channels, channel_layout, and each
+--         of the catalogue's own columns that has a value there (but one that is called "all")
 
 WITH described AS (
     SELECT
@@ -15,7 +15,7 @@ WITH described AS (
             (name, value) -> NOT ARRAY_CONTAINS(
                 ARRAY(
                     'title_id', 'uri', 'content_hash', 'track', 'duration_s', 'decoded_s', 'status', 'error_code',
-                    'error', 'size_bytes', 'modified_at', 'scored_with', 'scan_id'
+                    'error', 'size_bytes', 'modified_at', 'scored_with', 'scan_id', 'all'
                 ),
                 name
             )
