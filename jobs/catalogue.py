@@ -193,14 +193,13 @@ def _with_status(title: Title) -> Title:
     return replace(title, size_bytes=status.size_bytes, modified_ns=status.modified_ns)
 
 
-def size_of(uri: str) -> int | None:
-    """Size of a file or object by a title's URI, bytes; None where it is not there or cannot be told."""
+def present(uri: str) -> tuple[int | None, int | None] | None:
+    """Size (bytes) and modification time (nanoseconds) of a title's file now, by its URI; None where there is none."""
     try:
-        if is_file_uri(uri):
-            return os.lstat(local_path(uri)).st_size
-        return remote.status(uri).size_bytes if remote.is_remote(uri) else None
-    except (OSError, MediaError):
+        title = _title("", local_path(uri), {}) if is_file_uri(uri) else _with_status(_title_elsewhere("", uri, {}))
+    except AuscultError:
         return None
+    return None if title.size_bytes is None else (title.size_bytes, title.modified_ns)
 
 
 def _titles(rows: list[dict[str, Any]], location: str, base: str, limit: int | None) -> list[Title]:

@@ -11,7 +11,7 @@ from typing import Any
 from pyspark.sql import SparkSession
 
 from jobs import tables
-from jobs.catalogue import STATUS_THREADS, Title, size_of
+from jobs.catalogue import STATUS_THREADS, Title, present
 from jobs.launch import AuscultError, log
 from jobs.operating_points import Points
 from jobs.plan import OUTAGES, EqualTracks, KnownTrack, TitlePlan, is_unchanged, plan_title
@@ -96,10 +96,12 @@ class Planner:
             and row.size_bytes not in (None, title.size_bytes)
         ]
         with ThreadPoolExecutor(STATUS_THREADS) as threads:
-            sizes = list(threads.map(lambda pair: size_of(pair[1].uri), moved[:NAMESAKES_TRIED]))
-        others = [pair for pair, size in zip(moved, sizes, strict=False) if size not in (None, pair[0].size_bytes)]
+            now = list(threads.map(lambda pair: present(pair[1].uri), moved[:NAMESAKES_TRIED]))
+        others = [
+            pair for pair, its in zip(moved, now, strict=False) if its is not None and its[0] != pair[0].size_bytes
+        ]
         if others:
-            raise self._namesake(*others[0], f" (so with {len(others)} of the first {len(sizes)} that differ)")
+            raise self._namesake(*others[0], f" (so with {len(others)} of the first {len(now)} that differ)")
 
     def _namesake(self, title: Title, row: KnownTrack, extent: str = "") -> AuscultError:
         return AuscultError(
@@ -129,7 +131,8 @@ class Planner:
             rows = known.get(title.title_id, [])
             if title.is_named_by_path and rows and rows[0].uri != title.uri and isinstance(answer, list):
                 is_other = {row.content_hash for row in rows}.isdisjoint(info.content_hash for info in answer)
-                if is_other and size_of(rows[0].uri) is not None:
+                # The same file by another mount has the same time, too.
+                if is_other and present(rows[0].uri) not in (None, (title.size_bytes, title.modified_ns)):
                     raise self._namesake(title, rows[0])
             if isinstance(answer, tuple) and answer[0] in OUTAGES and title.title_id in known:
                 unreachable.append((title.title_id, *answer))

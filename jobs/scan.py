@@ -85,7 +85,7 @@ def main(argv: list[str]) -> int:
     titles = catalogue.titles
     if catalogue.ignored:
         left_out = ", ".join(f"{count} {reason}" for reason, count in catalogue.ignored.most_common(8))
-        log.info("no titles (settings ignored_suffixes, ignored_folders): %s", left_out)
+        log.info("left out, as no titles (see ignored_suffixes, ignored_folders): %s", left_out)
     if not titles:
         raise AuscultError(f"catalogue {options.catalogue}: there are no titles in it")
     warehouse = absolute(options.warehouse)

@@ -226,6 +226,11 @@ def test_two_folders_of_the_same_names_do_not_replace_each_other(place, spark, t
     one.write_bytes(one.read_bytes()[: two.stat().st_size].ljust(two.stat().st_size, b"\0"))
     with pytest.raises(AuscultError, match="is another file of this name; the rows of one would replace"):
         run(tmp_path, catalogue="one")  # of the same size: its content tells
+    (tmp_path / "mount").symlink_to("two")
+    shutil.copy(one, two)
+    assert run(tmp_path, catalogue="mount") == 0  # by another path, and replaced since
+    shutil.copy(place / "catalogue" / "music" / "a b.flac", two)
+    assert run(tmp_path, catalogue="two") == 0
     for folder in ("one", "two"):
         (tmp_path / folder / "list.csv").write_text("uri\na b.flac\n")
         with pytest.raises(AuscultError, match="is another file of this name") if folder == "one" else nullcontext():
