@@ -1,10 +1,13 @@
 """The analyses of stored detections that jobs/sql holds, and what each is made from."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
 
 from jobs import sql
+from jobs.launch import AuscultError
 from jobs.literals import literal_frame
 
 ALL = "all"  # the facet that is not split
@@ -33,6 +36,29 @@ def analysis(spark: SparkSession, sources: dict[str, DataFrame], name: str, **gi
             named |= {"facet": ALL, **given}
         known[_NAMES.get(step, step)] = spark.sql(query, **named)
     return known[name]
+
+
+def of_models(detections: DataFrame, tracks: DataFrame, wanted: Sequence[str]) -> DataFrame:
+    """Detections of the wanted model versions; of all where none is named.
+
+    Args:
+        detections: the table detections.
+        tracks: the table tracks.
+        wanted: NAME/VERSION.
+
+    Raises:
+        AuscultError: nothing was scored with one of them: a typing error should not look like nothing found.
+    """
+    if not wanted:
+        return detections
+    key = F.concat_ws("/", "model", "model_version")
+    scored = tracks.select(F.explode("scored_with").alias("key")).union(detections.select(key.alias("key"))).distinct()
+    known = {row.key for row in scored.collect()}
+    if missing := next((name for name in wanted if name not in known), None):
+        raise AuscultError(
+            f"--model {missing}: nothing was scored with it; known there are {', '.join(sorted(known)) or 'none'}"
+        )
+    return detections.where(key.isin(list(wanted)))
 
 
 def sought(scans: DataFrame) -> DataFrame:

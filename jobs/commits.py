@@ -18,7 +18,7 @@ from jobs.literals import literal_frame
 from jobs.plan import INCOMPLETE
 from jobs.settings import OperatingPoint
 from jobs.storage import Storage
-from jobs.tables import STAGING, first_line, persist, read
+from jobs.tables import STAGING, first_line, persist, prepare, read
 from jobs.temporal_filter import detect
 from jobs.track_rows import merge_tracks, outcome
 from udfs.schemas import DETECTIONS, SCORED, SEGMENTS, TABLES
@@ -222,6 +222,7 @@ def recover(spark: SparkSession, storage: Storage) -> int:
 
     Call only while holding the warehouse's lease.
     """
+    prepare(spark, storage)  # tables of an earlier version may lack columns that the chunks have
     recovered = 0
     late = set()
     for scan_id in storage.folders(STAGING):

@@ -82,8 +82,10 @@ def main(argv: list[str]) -> int:
     row = tables.new_scan(scan_id, tables.STORED_SCORES, settings, models, points, device=None)
     ours = " OR ".join(f"(model = '{model.name}' AND model_version = '{model.version}')" for model in models)
     with Lease(storage, scan_id):
-        if storage.folders(tables.STAGING) and not options.dry_run:
-            commits.recover(spark, storage)
+        if not options.dry_run:
+            tables.prepare(spark, storage)  # those of an earlier version lack columns
+            if storage.folders(tables.STAGING):
+                commits.recover(spark, storage)
         before = tables.read(spark, storage, "detections").where(ours)
         counts = {(row.defect, "before"): row["count"] for row in before.groupBy("defect").count().collect()}
         # Kept while it is counted and written: the filter should run once.

@@ -156,6 +156,9 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--title", action="append", default=[], metavar="TITLE_ID", help="repeatable; default: all")
     parser.add_argument("--scan", metavar="SCAN_ID", help="only what this scan wrote (scans.scan_id)")
     parser.add_argument("--defect", action="append", default=[], metavar="LABEL", help="repeatable; default: all")
+    parser.add_argument(
+        "--model", action="append", default=[], metavar="NAME/VERSION", help="repeatable; default: every version's"
+    )
     judged = parser.add_mutually_exclusive_group()
     judged.add_argument("--verdict", action="append", choices=list(COLOURS), help="repeatable; default: all")
     judged.add_argument(
@@ -181,6 +184,7 @@ def main(argv: list[str]) -> int:
         raise AuscultError(f"export: --out {options.out}: expected a local folder; copy the files from there")
 
     from jobs import tables
+    from jobs.analyses import of_models
     from jobs.storage import Storage, absolute
     from udfs.schemas import DETECTIONS, REVIEWS, TRACKS
 
@@ -190,6 +194,7 @@ def main(argv: list[str]) -> int:
     _check_names(spark, storage, options.title, options.scan)
     sources = {name: tables.read(spark, storage, name) for name in ("detections", "tracks")}
     _check_defects(spark, storage, sources["detections"], options.defect)
+    sources["detections"] = of_models(sources["detections"], sources["tracks"], options.model)
     sources["reviews"] = tables.read_reviews(spark, storage)
     chosen = occurrences(
         spark,

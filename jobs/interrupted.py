@@ -51,20 +51,27 @@ def close(spark: SparkSession, storage: Storage, scan_ids: Iterable[str] = ()) -
 
 
 def run_of(scans: Iterable[dict[str, Any]], scan_id: str) -> list[dict[str, Any]]:
-    """A scan's row and, before it, those of the interrupted scans of the same catalogue that it went on with.
+    """A scan's row and, before it, those of the interrupted scans that it went on with: of the same catalogue and models.
 
     >>> rows = [dict(scan_id=name, state=state, catalogue=where, started_at=number) for number, (name, state, where) in
     ...         enumerate([("a", "finished", "x"), ("b", "failed", "x"), ("c", "finished", "y"), ("d", "interrupted", "x"),
     ...                    ("e", "finished", "x"), ("f", "finished", "x")])]
     >>> [[row["scan_id"] for row in run_of(rows, wanted)] for wanted in "aef"]
     [['a'], ['b', 'd', 'e'], ['f']]
+    >>> rows[3]["models"] = [{"name": "m", "version": "1"}]
+    >>> [row["scan_id"] for row in run_of(rows, "e")]
+    ['b', 'e']
     """
     rows = sorted(scans, key=lambda row: row["started_at"])
     wanted = next(row for row in rows if row["scan_id"] == scan_id)
     run = [wanted]
     for row in reversed(rows[: rows.index(wanted)]):
-        if row["catalogue"] == wanted["catalogue"]:
+        if row["catalogue"] == wanted["catalogue"] and _models(row) == _models(wanted):
             if row["state"] not in ENDED_EARLY:
                 break
             run.insert(0, row)
     return run
+
+
+def _models(row: dict[str, Any]) -> set[tuple[str, str]]:
+    return {(model["name"], model["version"]) for model in row.get("models") or ()}

@@ -14,7 +14,7 @@ from jobs import tables
 from jobs.catalogue import STATUS_THREADS, Title, present
 from jobs.launch import AuscultError, log
 from jobs.operating_points import Points
-from jobs.plan import OUTAGES, EqualTracks, KnownTrack, TitlePlan, is_unchanged, plan_title
+from jobs.plan import INCOMPLETE, OUTAGES, EqualTracks, KnownTrack, TitlePlan, is_unchanged, plan_title
 from jobs.scan_report import Tally
 from jobs.settings import ScanSettings
 from jobs.storage import Storage
@@ -41,6 +41,7 @@ class Planner:
         tally: receives what needs no work, and what is too short for a point.
         equal: receives the tracks whose scores others may take.
         describe: says what the next jobs of the session are.
+        retry: error codes, or "all"; tracks that have one of them are planned as if they waited for this scan.
     """
 
     spark: SparkSession
@@ -52,6 +53,7 @@ class Planner:
     tally: Tally
     equal: EqualTracks
     describe: Callable[[str], None]
+    retry: frozenset[str] = frozenset()
 
     def known_tracks(self) -> dict[str, list[KnownTrack]]:
         """What the table `tracks` holds, by title."""
@@ -67,6 +69,8 @@ class Planner:
         for batch in rows.toArrow().to_batches(max_chunksize=ROWS_AT_ONCE):
             for row in zip(*(column.to_pylist() for column in batch.columns), strict=True):
                 values = dict(zip(names, row, strict=True))
+                if values["error_code"] is not None and self.retry & {values["error_code"], "all"}:
+                    values["error_code"] = INCOMPLETE
                 values["scored_with"] = frozenset(values["scored_with"] or ())
                 for name in ("status", "error_code", "scored_with"):
                     values[name] = shared.setdefault(values[name], values[name])

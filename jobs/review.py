@@ -282,6 +282,9 @@ def main(argv: list[str]) -> int:
     )
     queue = what.add_parser("queue", parents=[common], help="what to listen to next, as a CSV to fill in")
     queue.add_argument("--limit", type=int, default=200, help="lines (default: %(default)s)")
+    queue.add_argument(
+        "--model", action="append", default=[], metavar="NAME/VERSION", help="repeatable; default: every version's"
+    )
     what.add_parser(
         "suggest",
         parents=[common],
@@ -310,7 +313,7 @@ def main(argv: list[str]) -> int:
     from pyspark.sql import functions as F
 
     from jobs import tables
-    from jobs.analyses import analysis, sought
+    from jobs.analyses import analysis, of_models, sought
     from jobs.storage import Storage, absolute
     from udfs.fingerprint import is_available
     from udfs.schemas import REVIEWS
@@ -336,6 +339,8 @@ def main(argv: list[str]) -> int:
     if options.what == "compare":
         given = {"model": options.model, "old_version": options.old, "new_version": options.new}
         _check_versions(storage, sources["tracks"], options.model, options.old, options.new)
+    elif options.what == "queue":
+        sources["detections"] = of_models(sources["detections"], sources["tracks"], options.model)
     elif options.what == "rates":
         given = {"facet": options.by}
         _check_facet(spark, sources, options.by)
@@ -364,8 +369,7 @@ def _tell(taken: TakenIn, count: int, storage: "Storage") -> None:
             "and %d more lines of which their reviewers have said something else since",
             len(taken.overtaken) - MOST_TOLD,
         )
-    before = count - taken.added - len(taken.overtaken)
-    print(f"{taken.added} verdicts taken in, {before} were there before: {storage.root}/reviews")
+    print(f"{taken.added} verdicts taken in, {count - taken.added} were there before: {storage.root}/reviews")
     if taken.unmatched:
         lines = ", ".join(str(row["line"]) for row in taken.unmatched[:MOST_TOLD])
         more = " ..." if len(taken.unmatched) > MOST_TOLD else ""

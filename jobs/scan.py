@@ -55,6 +55,13 @@ def arguments(argv: list[str]) -> argparse.Namespace:
         metavar="VERSION",
         help="a set that jobs/tune.py wrote into the warehouse, or latest; over those of the settings",
     )
+    parser.add_argument(
+        "--retry",
+        action="append",
+        default=[],
+        metavar="CODE",
+        help="score titles again whose tracks have this error_code (after an update, say); repeatable; all for every code",
+    )
     parser.add_argument("--limit", type=int, metavar="N", help="scan the first N titles only")
     parser.add_argument("--dry-run", action="store_true", help="print the plan and stop")
     options = parser.parse_args(argv)
@@ -100,7 +107,7 @@ def main(argv: list[str]) -> int:
         log.warning("%s", warning)
     if options.operating_points is not None:
         points = operating_points.from_table(spark, storage, options.operating_points, points)
-    scan = ScanRun(spark, storage, settings, models, points, scan_id)
+    scan = ScanRun(spark, storage, settings, models, points, scan_id, options.retry)
     if options.dry_run:
         scan.count(titles)
         return 0

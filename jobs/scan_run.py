@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -40,6 +40,7 @@ class ScanRun:
         models: to score with.
         points: operating points of the models and the decoder.
         scan_id: of the scan's row in `scans`.
+        retry: error codes, or "all"; what has one of them in `tracks` is scored again.
 
     Attributes:
         models: as Spark ships them.
@@ -55,6 +56,7 @@ class ScanRun:
         models: list[ResolvedModel],
         points: Points,
         scan_id: str,
+        retry: Collection[str] = (),
     ) -> None:
         self.spark = spark
         self.storage = storage
@@ -78,7 +80,16 @@ class ScanRun:
         self.clock = StageClock()
         self.equal = EqualTracks()
         self.planner = Planner(
-            spark, storage, settings, self.keys, self.beside, points, self.tally, self.equal, self._describe
+            spark,
+            storage,
+            settings,
+            self.keys,
+            self.beside,
+            points,
+            self.tally,
+            self.equal,
+            self._describe,
+            frozenset(retry),
         )
         self.chunk = 0
         self.quarantined = 0

@@ -13,7 +13,7 @@ from level_catalogue import SETTINGS, prepare, run, segment_rows, table
 from pyspark.sql import functions as F
 from signals import music_like, write
 
-from jobs import balancing, commits, scan, scan_run
+from jobs import balancing, commits, detect, maintain, scan, scan_run
 from jobs.launch import AuscultError
 from jobs.report_source import Source
 from jobs.storage import Storage
@@ -201,6 +201,57 @@ def test_what_an_accident_left_is_replaced_and_neighbours_stay(place, spark, tmp
     assert run(tmp_path) == scan.EXIT_TOO_MANY_REJECTED
     assert table(spark, tmp_path, "detections").count() == 0
     assert [row.error_code for row in table(spark, tmp_path, "tracks").collect()] == ["not_media"]
+
+
+@pytest.mark.slow
+def test_what_an_earlier_version_rejected_is_scored_when_asked_to(place, spark, tmp_path):
+    from delta.tables import DeltaTable
+
+    shutil.copytree(place / "catalogue" / "music", tmp_path / "catalogue")
+    shutil.copy(place / "settings.yaml", tmp_path / "settings.yaml")
+    assert run(tmp_path) == 0
+    before = segment_rows(spark, tmp_path)
+    DeltaTable.forPath(spark, str(tmp_path / "warehouse" / "segments")).delete("title_id = 'a b.flac'")
+    DeltaTable.forPath(spark, str(tmp_path / "warehouse" / "tracks")).update(
+        "title_id = 'a b.flac'",
+        {"status": "'rejected'", "error_code": "'bad_format'", "track": "NULL", "content_hash": "NULL"},
+    )
+    assert run(tmp_path) == 0
+    assert run(tmp_path, "--retry", "not_media") == 0
+    assert len(segment_rows(spark, tmp_path)) == len(before) // 2
+    assert run(tmp_path, "--retry", "bad_format") == 0
+    assert segment_rows(spark, tmp_path) == before
+    assert {row.status for row in table(spark, tmp_path, "tracks").collect()} == {"ok"}
+
+
+@pytest.mark.slow
+def test_tables_of_an_earlier_version_get_the_columns_that_they_lack(place, spark, tmp_path, monkeypatch):
+    """Whoever comes first: a filter over stored scores, or the bringing in of what a dead scan had scored."""
+    shutil.copytree(place / "catalogue" / "music", tmp_path / "catalogue")
+    shutil.copy(place / "settings.yaml", tmp_path / "settings.yaml")
+
+    def dies(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    def as_before(name, *columns):
+        frame = table(spark, tmp_path, name).drop(*columns).toArrow()
+        frame = spark.createDataFrame(frame)
+        frame.write.format("delta").mode("overwrite").option("overwriteSchema", "true").save(
+            f"{tmp_path}/warehouse/{name}"
+        )
+
+    original = commits._commit_chunk
+    monkeypatch.setattr(commits, "_commit_chunk", dies)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path)
+    monkeypatch.setattr(commits, "_commit_chunk", original)
+    as_before("segments", "line_up_hz", "events")
+    as_before("scans", "stages_s")
+    assert maintain.main(["--warehouse", f"{tmp_path}/warehouse", "--mend"]) == 0
+    assert len(segment_rows(spark, tmp_path)) == 2 * 2 * 13
+    as_before("scans", "stages_s")
+    assert detect.main(["--warehouse", f"{tmp_path}/warehouse", "--settings", f"{tmp_path}/settings.yaml"]) == 0
+    assert table(spark, tmp_path, "scans").orderBy("started_at").collect()[-1].state == "finished"
 
 
 @pytest.mark.slow
