@@ -128,6 +128,16 @@ def test_the_job_writes_what_other_tools_read(spark, warehouse, tmp_path, monkey
     capsys.readouterr()
     assert export.main([*base, "--format", "csv", "--defect", "clip"]) == 0  # looked for and not found
     assert "0 detections in 0 titles written" in capsys.readouterr().out
+    assert export.main([*base, "--format", "csv"]) == 0
+    lines = read_csv((folder / "detections.csv").read_text())
+    version = f"{lines[0]['model']}/{lines[0]['model_version']}"
+    assert export.main([*base, "--format", "csv", "--model", version]) == 0
+    mine = [line for line in lines if f"{line['model']}/{line['model_version']}" == version]
+    assert read_csv((folder / "detections.csv").read_text()) == mine
+    with pytest.raises(
+        AuscultError, match="--model nobody/1: nothing was scored with it; known there are .*" + version
+    ):
+        export.main([*base, "--format", "csv", "--model", "nobody/1"])
 
 
 @pytest.mark.parametrize(

@@ -269,6 +269,14 @@ def test_a_filled_in_queue_comes_back(spark, warehouse, tmp_path, monkeypatch):
     with out.open(newline="") as file:
         lines = list(csv.DictReader(file))
     assert {line["title_id"] for line in lines} == {f"'{title}", "b"}  # text, for a spreadsheet
+    version = f"{lines[0]['model']}/{lines[0]['model_version']}"
+    assert (
+        review.main(["queue", "--warehouse", storage.root, "--out", str(tmp_path / "same.csv"), "--model", version])
+        == 0
+    )
+    assert (tmp_path / "same.csv").read_text() == out.read_text()
+    with pytest.raises(AuscultError, match=f"--model m/none: nothing was scored with it; known there are .*{version}"):
+        review.main(["queue", "--warehouse", storage.root, "--model", "m/none"])
     assert {line["uri"] for line in lines} == {f"file:///{title}", "file:///b"}  # what to open
     for line in lines:
         line["verdict"] = "" if line["title_id"] == "b" else "genuine"
