@@ -201,11 +201,12 @@ def test_no_catalogue_value_is_taken_for_code(place, spark, tmp_path):
     from jobs import detect, export, report, review
 
     loud = np.sign(music_like(3.0, 48_000, np.random.default_rng(0))) * np.float32(0.9)
-    media = write(tmp_path / "media" / "loud.flac", loud)
+    # Each of its own: of copies only one is queued.
+    files = [write(tmp_path / "media" / f"{n}.flac", loud * (1 - n / 100)) for n in range(len(NASTY))]
     with (tmp_path / "titles.csv").open("w", newline="") as file:
         table = csv.writer(file)
         table.writerow(["title_id", "uri", "language", "no'te\"; --", "<b>"])
-        table.writerows([name, str(media), name, name, name] for name in NASTY)
+        table.writerows([name, str(path), name, name, name] for name, path in zip(NASTY, files, strict=True))
     (tmp_path / "settings.yaml").write_text(
         "operating_points: {loud: {threshold: 0.1, min_detected_s: 1, window_s: 2}}\n"
     )
