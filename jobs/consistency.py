@@ -12,6 +12,7 @@ from jobs.launch import AuscultError
 from jobs.lease import Lease
 from jobs.literals import literal_frame
 from jobs.plan import INCOMPLETE, TRANSIENT
+from jobs.scan_report import printable
 from jobs.storage import Storage
 from udfs.decoder_findings import DECODER
 from udfs.media import SHORTFALL_S
@@ -71,7 +72,7 @@ class Findings:
         if not self.is_clean:
             print(f"{'problem':24} {'rows':>9} {'titles':>7}  such as")
         for row in self.summary:
-            names = ", ".join("".join(c if c.isprintable() else "?" for c in title) for title in row.examples)
+            names = ", ".join(map(printable, row.examples))
             print(f"{row.kind:24} {row['rows']:9d} {row.titles:7d}  {names}")
             print(f"    {ADVICE[row.kind]}" + (f" ({', '.join(row['keys'])})" if row["keys"] else ""))
         if self.staged:

@@ -9,6 +9,7 @@ from pyspark.sql import functions as F
 
 from jobs.catalogue import Catalogue, name_of
 from jobs.launch import AuscultError
+from jobs.scan_report import printable
 from jobs.storage import Storage
 from jobs.tables import persist, read, require
 
@@ -95,4 +96,4 @@ def forget(
 
 def _examples(found: DataFrame) -> str:
     rows = found.orderBy("title_id").limit(EXAMPLES).collect()
-    return ", ".join("".join(c if c.isprintable() else "?" for c in row.title_id) for row in rows)
+    return ", ".join(printable(row.title_id) for row in rows)

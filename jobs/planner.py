@@ -145,7 +145,7 @@ class Planner:
             plan = plan_title(
                 title,
                 answer,
-                known.get(title.title_id, []),
+                rows,
                 self.keys,
                 self.settings.span_s,
                 self.settings.from_start_span_s,

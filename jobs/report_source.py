@@ -54,7 +54,8 @@ class Source:
         self.detections, self.tracks = self.tables["detections"], self.tables["tracks"]
         if self.scan is None:
             return
-        mine = F.col("scan_id").isin([*self.scan["went_on_with"], self.scan["scan_id"]])
+        self.run = [*self.scan["went_on_with"], self.scan["scan_id"]]
+        mine = F.col("scan_id").isin(self.run)
         if self.scan["catalogue"] == tables.STORED_SCORES:
             self.detections = self.detections.where(mine)
             return
@@ -112,7 +113,7 @@ class Source:
         """Detections per 100 hours, with 0 for what was sought and not found."""
         scans = self.tables["scans"]
         if self.scan is not None:  # others may have applied versions whose detections are not in this report
-            scans = scans.where(F.col("scan_id").isin([*self.scan["went_on_with"], self.scan["scan_id"]]))
+            scans = scans.where(F.col("scan_id").isin(self.run))
         sources = {"detections": self.detections, "tracks": self.tracks, "sought": sought(scans)}
         return [row.asDict() for row in analysis(self.spark, {**self.tables, **sources}, "rates").collect()]
 

@@ -116,7 +116,7 @@ def _print_detections(spark: "SparkSession", storage: "Storage", scan_id: str, *
     for row in rows[:SHOWN]:
         title = row.title_id if len(row.title_id) <= 40 else "..." + row.title_id[-37:]
         print(
-            f"  {_printable(title):40} {row.track:5d} {row.defect:13} {clock(row.start_s, 3):>11} {clock(row.end_s, 3):>11} "
+            f"  {printable(title):40} {row.track:5d} {row.defect:13} {clock(row.start_s, 3):>11} {clock(row.end_s, 3):>11} "
             f"{row.detected_s:8.3f} {row.peak_score:5.2f}  {','.join(row.channels)}"
             + (f"  {row.model}/{row.model_version}" if has_many else "")
         )
@@ -140,5 +140,6 @@ def _where_time_went(stages_s: dict[str, float]) -> str | None:
     )
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
+    """A title's name as a terminal shows it: no control characters."""
     return "".join(character if character.isprintable() else "?" for character in text)
