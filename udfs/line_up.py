@@ -14,7 +14,7 @@ from udfs.runs import runs_of
 PITCHES_HZ = (315.0, 400.0, 440.0, 660.0, 880.0, 1000.0)
 TOLERANCE = 0.005  # of the pitch: 997 Hz stands for 1 kHz in digital sound, and tape machines are 0.3 % off
 LEAST_PEAK = 0.01  # -40 dB of full scale; line-up levels are -9 to -20
-LEAST_FILL = 0.35  # least power of a tone's frame by its peak's square: a sine has 0.5, `PURE` leaves 0.38, most sounds less
+LEAST_FILL = 0.35  # least power of a tone's frame by its peak's square: 0.5 of a sine, 0.38 with `PURE` beside it
 FRAME_S = 0.01
 PURE = 0.05  # what is left beside the tone, as a share of its amplitude: noise of tape, a lossy codec
 STEADY = 0.8  # the least power of a frame with tone, as a share of the loudest frame's
