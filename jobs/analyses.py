@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from jobs import sql
@@ -38,6 +38,11 @@ def analysis(spark: SparkSession, sources: dict[str, DataFrame], name: str, **gi
     return known[name]
 
 
+def model_key() -> Column:
+    """NAME/VERSION of a row's model, as `tracks.scored_with` holds them."""
+    return F.concat_ws("/", "model", "model_version")
+
+
 def of_models(detections: DataFrame, tracks: DataFrame, wanted: Sequence[str]) -> DataFrame:
     """Detections of the wanted model versions; of all where none is named.
 
@@ -51,14 +56,14 @@ def of_models(detections: DataFrame, tracks: DataFrame, wanted: Sequence[str]) -
     """
     if not wanted:
         return detections
-    key = F.concat_ws("/", "model", "model_version")
-    scored = tracks.select(F.explode("scored_with").alias("key")).union(detections.select(key.alias("key"))).distinct()
+    named = detections.select(model_key().alias("key"))
+    scored = tracks.select(F.explode("scored_with").alias("key")).union(named).distinct()
     known = {row.key for row in scored.collect()}
     if missing := next((name for name in wanted if name not in known), None):
         raise AuscultError(
             f"--model {missing}: nothing was scored with it; known there are {', '.join(sorted(known)) or 'none'}"
         )
-    return detections.where(key.isin(list(wanted)))
+    return detections.where(model_key().isin(list(wanted)))
 
 
 def sought(scans: DataFrame) -> DataFrame:

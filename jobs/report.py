@@ -3,7 +3,8 @@
 Reads: the tables scans, tracks, segments, detections and reviews; the media files of the detections shown.
 Writes: an HTML file that needs nothing else, or a folder of a page and its media (--folder).
 One row per: detection, in the order of `jobs/review.py queue`: undecided ones first.
-Launch: spark-submit jobs/report.py --out report.html [--scan SCAN_ID|all] [--limit N] [--max-mib MIB] [--folder]
+Launch: spark-submit jobs/report.py --out report.html [--scan SCAN_ID|all] [--model NAME/VERSION] [--limit N] [--max-mib MIB]
+    [--folder]
 Takes: half a minute, a CPU second a detection, and reading each of the titles shown once.
 """
 
@@ -35,6 +36,10 @@ def arguments(argv: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--scan", metavar="SCAN_ID", help="scan to report on, or all (default: the latest that scored titles)"
     )
+    parser.add_argument(
+        "--model", action="append", default=[], metavar="NAME/VERSION",
+        help="detections of this model version only; repeatable (default: of all)",
+    )  # fmt: skip
     parser.add_argument("--limit", type=int, default=200, metavar="N", help="detections to show (default: %(default)s)")
     parser.add_argument(
         "--max-mib", type=float, default=60.0, metavar="MIB", help="largest HTML file, MiB (default: %(default)s)"
@@ -56,14 +61,17 @@ def entries_of(source: "Source", rows: list[dict[str, Any]]) -> list["Entry"]:
     from jobs.report_content import Entry
     from jobs.report_media import PICTURE_S, Window, window
 
-    tracks, scores = source.tracks_of(rows), source.scores(rows)
+    if not rows:
+        return []
+    tracks, scores, events = source.tracks_of(rows), source.scores(rows), source.strongest_events(rows)
     entries = []
     for number, row in enumerate(rows):
         track = tracks.get((row["title_id"], row["track"]), {})
         mine = scores.get(number, [])
         title = Window(0.0, track["duration_s"] if track.get("duration_s") is not None else math.inf)
-        shown = window(Window(row["start_s"], row["end_s"]), title, mine, PICTURE_S)
-        entries.append(Entry(number + 1, row, track, mine, shown, clip=shown))
+        stretch = Window(row["start_s"], row["end_s"])
+        shown = window(stretch, title, mine, PICTURE_S)
+        entries.append(Entry(number + 1, row, track, mine, shown, clip=shown, event=events.get(number, stretch)))
     return entries
 
 
@@ -113,10 +121,12 @@ def report_of(source: "Source", precision: list[dict[str, Any]], shown: int, cou
 def _facts(source: "Source", scan: dict[str, Any] | None) -> list[tuple[str, str]]:
     from jobs.tables import STORED_SCORES
 
+    shown = [("models shown", ", ".join(source.models))] if source.models else []
     if scan is None:
-        return [("warehouse", source.root)]
+        return [("warehouse", source.root), *shown]
     facts = [
         ("warehouse", source.root),
+        *shown,
         ("catalogue", str(scan["catalogue"])),
         ("started", f"{scan['started_at'][:19].replace('T', ' ')} UTC by {scan['started_by']}"),
         ("state", str(scan["state"])),
@@ -224,7 +234,7 @@ def _say(entry: "Entry", medium: "Medium") -> None:
     entry.warnings += medium.warnings
     entry.notes += medium.notes
     if medium.close_up is not None:
-        entry.close_up = close_up_plot(medium.close_up, entry.detection)
+        entry.close_up = close_up_plot(medium.close_up, entry.event)
     if medium.clip_end_s is not None:
         entry.clip = Window(entry.clip.start_s, medium.clip_end_s)
 
@@ -280,7 +290,7 @@ def main(argv: list[str]) -> int:
         storage = Storage(spark, absolute(options.warehouse))
     except Exception as error:
         raise AuscultError(f"warehouse {options.warehouse}: {tables.first_line(error)}") from error
-    source = Source(spark, storage, options.scan)
+    source = Source(spark, storage, options.scan, options.model)
     precision = source.precision()
     rows, count = source.ranked(precision, options.limit)
     entries = entries_of(source, rows)

@@ -22,11 +22,12 @@ class Entry:
         scores: of its segments, in order.
         shown: time axis.
         clip: what the clip holds, if there is one.
+        event: the strongest of its events; of models that score whole segments, all of it.
         notes: what else to say of it.
         warnings: what is missing, and why.
         picture: source of the picture; None where there is none.
         audio: source of the clip; None where there is none.
-        close_up: the waveform where it begins, HTML; empty where it lasts long enough to be seen without.
+        close_up: the waveform where its strongest event begins, HTML; empty where it lasts long enough to be seen without.
     """
 
     number: int
@@ -35,6 +36,7 @@ class Entry:
     scores: list[Score]
     shown: Window
     clip: Window
+    event: Window
     notes: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     picture: str | None = None

@@ -120,14 +120,18 @@ def score_plot(entry: Entry) -> str:
     return "".join(parts) + "</svg>"
 
 
-def close_up_plot(close_up: CloseUp, row: dict[str, Any]) -> str:
-    """The waveform where a brief detection (row of `detections`) begins, a row a channel, each scaled to its own peak."""
+def close_up_plot(close_up: CloseUp, event: Window) -> str:
+    """The waveform where a brief event begins, a row a channel, each scaled to its own peak."""
     start_s = close_up.start_s
     left, right = PICTURE_WIDTH_PX * AXIS_LEFT, PICTURE_WIDTH_PX * AXIS_RIGHT
     px_per_s = (right - left) / (len(close_up.samples[0]) / RATE_HZ)
     bottom = CLOSE_UP_ROW * len(close_up.samples)
-    words = f"waveform, {(right - left) / px_per_s * 1000:.0f} ms from {clock(start_s, 3)}"
-    begin, end = (left + min(max((row[name] - start_s) * px_per_s, 0.0), right - left) for name in ("start_s", "end_s"))
+    words = (
+        f"waveform where the strongest event begins, {(right - left) / px_per_s * 1000:.0f} ms from {clock(start_s, 3)}"
+    )
+    begin, end = (
+        left + min(max((at_s - start_s) * px_per_s, 0.0), right - left) for at_s in (event.start_s, event.end_s)
+    )
     parts = [
         f'<svg viewBox="0 0 {PICTURE_WIDTH_PX} {bottom + 20}" role="img" aria-label="{words}">',
         f'<rect class="stretch" x="{begin:.1f}" y="0" width="{max(end - begin, 0.5):.1f}" height="{bottom}"/>',

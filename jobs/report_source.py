@@ -1,20 +1,20 @@
 """What a report is made from: the rows of a warehouse, and a picture and a clip of each detection, cut on the executors."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from pyspark.sql import SparkSession
+from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from jobs import sql, tables
-from jobs.analyses import analysis, sought
+from jobs.analyses import analysis, model_key, of_models, sought
 from jobs.interrupted import run_of
 from jobs.launch import AuscultError, log
 from jobs.literals import literal_frame
 from jobs.report_content import Entry
-from jobs.report_media import BRIEF_S, HANDLE_S, STEREO_SHARE, CloseUp, MediaPlan
+from jobs.report_media import BRIEF_S, HANDLE_S, STEREO_SHARE, CloseUp, MediaPlan, Score, Window
 from jobs.storage import Storage
 from udfs.clips import CLIP_ORDERS, CLIPS, clip_udf
 from udfs.remote import path_of
@@ -42,7 +42,18 @@ class Medium:
 class Source:
     """The tables of a warehouse, and the part of them that the report is of."""
 
-    def __init__(self, spark: SparkSession, storage: Storage, scan: str | None) -> None:
+    def __init__(self, spark: SparkSession, storage: Storage, scan: str | None, models: Sequence[str] = ()) -> None:
+        """Read a warehouse.
+
+        Args:
+            spark: the session.
+            storage: of the warehouse.
+            scan: its id; `ALL` for all of them, None for the latest that scored titles.
+            models: NAME/VERSION of those whose detections to show; all where none is named.
+
+        Raises:
+            AuscultError: there is no such scan, or nothing of it was scored with one of the models.
+        """
         tables.require(storage, "detections")
         self.spark = spark
         self.root = storage.root
@@ -52,11 +63,15 @@ class Source:
         self.tables["reviews"] = tables.read_reviews(spark, storage)
         self.scan = None if scan == ALL else self._scan(scan)
         self.detections, self.tracks = self.tables["detections"], self.tables["tracks"]
-        if self.scan is None:
-            return
-        self.run = [*self.scan["went_on_with"], self.scan["scan_id"]]
+        if self.scan is not None:
+            self.run = [*self.scan["went_on_with"], self.scan["scan_id"]]
+            self._keep_scan(self.scan["catalogue"])
+        self.models = models
+        self.detections = of_models(self.detections, self.tracks, models)
+
+    def _keep_scan(self, catalogue: str) -> None:
         mine = F.col("scan_id").isin(self.run)
-        if self.scan["catalogue"] == tables.STORED_SCORES:
+        if catalogue == tables.STORED_SCORES:
             self.detections = self.detections.where(mine)
             return
         # Where other operating points were applied since (jobs/detect.py), theirs are this scan's detections now.
@@ -66,6 +81,10 @@ class Source:
             self.tracks, ["title_id", "track"], "left_semi"
         )
         self.detections = self.detections.where(mine).unionByName(replaced)
+
+    def _of_models(self, frame: DataFrame) -> DataFrame:
+        """Rows that are about the models shown."""
+        return frame.where(model_key().isin(list(self.models))) if self.models else frame
 
     def _scan(self, wanted: str | None) -> dict[str, Any]:
         """The row of a scan with what the interrupted ones before it did; `went_on_with` has their ids."""
@@ -107,14 +126,14 @@ class Source:
             return []
         # Columns of the catalogue may tell every title apart: only values that somebody has judged.
         frame = analysis(self.spark, self.tables, "precision").where("decided > 0")
-        return [row.asDict() for row in frame.collect()]
+        return [row.asDict() for row in self._of_models(frame).collect()]
 
     def rates(self) -> list[dict[str, Any]]:
         """Detections per 100 hours, with 0 for what was sought and not found."""
         scans = self.tables["scans"]
         if self.scan is not None:  # others may have applied versions whose detections are not in this report
             scans = scans.where(F.col("scan_id").isin(self.run))
-        sources = {"detections": self.detections, "tracks": self.tracks, "sought": sought(scans)}
+        sources = {"detections": self.detections, "tracks": self.tracks, "sought": self._of_models(sought(scans))}
         return [row.asDict() for row in analysis(self.spark, {**self.tables, **sources}, "rates").collect()]
 
     def line_up(self, limit: int) -> list[dict[str, Any]]:
@@ -159,26 +178,10 @@ class Source:
         rows = self.tables["tracks"].join(F.broadcast(wanted), ["title_id", "track"], "left_semi").collect()
         return {(row.title_id, row.track): row.asDict(recursive=True) for row in rows}
 
-    def scores(self, detections: list[dict[str, Any]]) -> dict[int, list[tuple[float, float, float]]]:
+    def scores(self, detections: list[dict[str, Any]]) -> dict[int, list[Score]]:
         """Scores of the segments around each detection, the largest over its channels, by its index."""
-        if not detections:
-            return {}
-        columns = ("title_id", "track", "content_hash", "model", "model_version")
-        rows = [
-            (number, *(row[name] for name in columns), row["defect"], list(row["channels"] or []),
-             row["start_s"] - HANDLE_S, row["end_s"] + HANDLE_S)
-            for number, row in enumerate(detections)
-        ]  # fmt: skip
-        wanted = literal_frame(
-            self.spark,
-            rows,
-            "number int, title_id string, track int, content_hash string, model string, model_version string, "
-            "defect string, channels array<string>, from_s double, to_s double",
-        )
         found = (
-            self.tables["segments"]
-            .join(F.broadcast(wanted), list(columns), "inner")
-            .where("start_s < to_s AND end_s > from_s AND array_contains(channels, channel_name)")
+            self._segments_of(detections, HANDLE_S)
             .withColumn("score", F.expr("try_element_at(scores, defect)"))
             .where("score IS NOT NULL AND NOT isnan(score)")
             .groupBy("number", "start_s")
@@ -187,6 +190,37 @@ class Source:
             .agg(F.sort_array(F.collect_list(F.struct("start_s", "end_s", "score"))).alias("scores"))
         )
         return {row.number: [(float(a), float(b), float(c)) for a, b, c in row.scores] for row in found.collect()}
+
+    def strongest_events(self, detections: list[dict[str, Any]]) -> dict[int, Window]:
+        """The event with the largest score in each detection, of equals the first, by its index; of models with events."""
+        found = (
+            self._segments_of(detections, 0.0)
+            .select("number", "defect", "from_s", "to_s", F.inline("events"))
+            .where("label = defect AND start_s < to_s AND end_s > from_s")
+            .groupBy("number")
+            .agg(F.min_by(F.struct("start_s", "end_s"), F.struct(-F.array_max("scores"), "start_s")).alias("event"))
+        )
+        return {row.number: Window(row.event.start_s, row.event.end_s) for row in found.collect()}
+
+    def _segments_of(self, detections: list[dict[str, Any]], around_s: float) -> DataFrame:
+        """Segments of the channels of detections, with the `number` of each, its defect and the bounds looked in."""
+        columns = ("title_id", "track", "content_hash", "model", "model_version")
+        rows = [
+            (number, *(row[name] for name in columns), row["defect"], list(row["channels"] or []),
+             row["start_s"] - around_s, row["end_s"] + around_s)
+            for number, row in enumerate(detections)
+        ]  # fmt: skip
+        wanted = literal_frame(
+            self.spark,
+            rows,
+            "number int, title_id string, track int, content_hash string, model string, model_version string, "
+            "defect string, channels array<string>, from_s double, to_s double",
+        )
+        return (
+            self.tables["segments"]
+            .join(F.broadcast(wanted), list(columns), "inner")
+            .where("start_s < to_s AND end_s > from_s AND array_contains(channels, channel_name)")
+        )
 
     def cut(self, entries: list[Entry], plan: MediaPlan, timeout_s: float) -> Iterator[tuple[Entry, Medium]]:
         """Decode, draw and encode on the executors, a portion at a time."""
@@ -220,7 +254,7 @@ def _order(entry: Entry, plan: MediaPlan) -> dict[str, Any] | None:
         "from_s": entry.shown.start_s, "to_s": entry.shown.end_s,
         "clip_start_s": entry.clip.start_s, "clip_end_s": entry.clip.end_s,
         "bit_rate": round(plan.bit_rate * share) if has_clip else None, "has_picture": has_picture,
-        "close_up_s": row["start_s"] if has_picture and row["detected_s"] <= BRIEF_S else None,
+        "close_up_s": entry.event.start_s if has_picture and row["detected_s"] <= BRIEF_S else None,
     }  # fmt: skip
 
 

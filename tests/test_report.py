@@ -323,6 +323,56 @@ def test_reports_follow_other_operating_points(place, spark, tmp_path):
     assert found == {None: 7, "d1": 8, report_source.ALL: 8, "s1": 1}
 
 
+@pytest.mark.slow
+def test_of_several_events_the_strongest_is_drawn_and_of_the_models_named(spark, tmp_path):
+    """A click of half of full scale at 3 s, one of full scale on the other channel at 7 s; a newer version finds but the first."""
+    waveform = np.zeros((2, 10 * RATE_HZ), dtype=np.float32)
+    waveform[0, 3 * RATE_HZ + 100], waveform[1, 7 * RATE_HZ + 100] = 0.5, 1.0
+    write(tmp_path / "clicks.wav", waveform)
+    [info] = probe(str(tmp_path / "clicks.wav"))
+    common = {"title_id": "clicks.wav", "content_hash": info.content_hash, "track": 0, "scan_id": "s1"}
+    put(
+        tmp_path / "w",
+        "scans",
+        [{"scan_id": "s1", "state": "finished", "started_at": AT, "titles_done": 1, "catalogue": "c"}],
+    )
+    known = {"uri": f"file://{tmp_path}/clicks.wav", "status": "ok", "duration_s": 10.0, "scored_with": ["m/1", "m/2"]}
+    put(tmp_path / "w", "tracks", [{**common, **known}])
+
+    def event(start_s, *scores, label="click"):
+        return {"label": label, "start_s": start_s, "end_s": start_s + 0.003, "scores": list(scores)}
+
+    segments, found = [], []
+    for version, end_s in (("1", 7.003), ("2", 3.003)):
+        model = {"model": "m", "model_version": version}
+        channels = ["FL", "FR"] if version == "1" else ["FL"]
+        point = {"threshold": 0.9, "min_detected_s": 0.002, "window_s": 10.0}
+        times = {"start_s": 3.0, "end_s": end_s, "detected_s": 0.003 * len(channels), "peak_score": 0.99}
+        found.append({**common, **model, **times, **point, "defect": "click", "channels": channels})
+        events = [(0, "FL", 0.0, [event(3.0, 0.95, 0.92), event(5.0, 1.0, label="hum")])]
+        events += [(1, "FR", 5.0, [event(7.0, 0.9, 0.99)])] if version == "1" else []
+        for number, name, start_s, inside in events:
+            scores = {"click": 0.99, "hum": 1.0}
+            times = {"start_s": start_s, "end_s": start_s + 5.0, "scores": scores, "events": inside}
+            segments.append({**common, **model, **times, "channel": number, "channel_name": name})
+    put(tmp_path / "w", "segments", segments)
+    put(tmp_path / "w", "detections", found)
+    drawn = {}
+    for version in ("1", "2"):
+        out = tmp_path / f"{version}.html"
+        assert report.main(["--warehouse", str(tmp_path / "w"), "--out", str(out), "--model", f"m/{version}"]) == 0
+        page = Page(out.read_text(encoding="utf-8"))
+        assert f"models shownm/{version}" in page.text
+        [article] = page.articles
+        drawn[version] = article["text"]
+    assert "strongest event begins, 20 ms from 0:00:06.990" in drawn["1"]
+    assert "0 dB" in drawn["1"]
+    assert "strongest event begins, 20 ms from 0:00:02.990" in drawn["2"]
+    assert "-6 dB" in drawn["2"]
+    with pytest.raises(AuscultError, match="--model m/3: nothing was scored with it; known there are m/1, m/2"):
+        report.main(["--warehouse", str(tmp_path / "w"), "--out", str(tmp_path / "3.html"), "--model", "m/3"])
+
+
 def test_what_is_wrong_is_told(place, spark, tmp_path):
     out = tmp_path / "r.html"
     with pytest.raises(AuscultError, match=r"--scan nope: not in the table scans of .*; the latest there: s1, s2, s3"):

@@ -52,7 +52,7 @@ def an_entry(number):
         "peak_score": 1.0, "channels": None, "model": "m", "model_version": "1", "threshold": 0.9, "min_detected_s": 1.0,
         "window_s": 2.0,
     }  # fmt: skip
-    return Entry(number, row, {}, [], Window(0.0, 1.0), Window(0.0, 1.0))
+    return Entry(number, row, {}, [], Window(0.0, 1.0), Window(0.0, 1.0), Window(0.0, 1.0))
 
 
 class NoSpark:
@@ -112,7 +112,7 @@ def test_a_brief_detection_is_drawn_sample_by_sample():
     assert an_entry(1).close_up == ""
     assert "close-up" not in article(an_entry(1))
     brief = an_entry(1)
-    brief.detection |= {"start_s": 5.01, "end_s": 5.013}
+    brief.event = Window(5.01, 5.013)
     left = [0.0] * 960
     left[576] = -1.0
     report._say(brief, report_source.Medium(close_up=CloseUp(5.0, [left, [0.0] * 960])))
@@ -130,7 +130,7 @@ def test_a_brief_detection_is_drawn_sample_by_sample():
     assert (lowest_x - points[0][0][0]) / (points[0][-1][0] - points[0][0][0]) == pytest.approx(0.6, abs=2e-3)
     assert {y for _, y in points[1]} == {CLOSE_UP_ROW * 1.5}
     assert [text.text for text in svg.iterfind("text")] == [
-        "0 dB", "silent", "waveform, 20 ms from 0:00:05.000, each channel to its peak",
+        "0 dB", "silent", "waveform where the strongest event begins, 20 ms from 0:00:05.000, each channel to its peak",
     ]  # fmt: skip
 
 
