@@ -34,6 +34,7 @@ def films(tmp_path):
     return folder
 
 
+@pytest.mark.slow
 def test_a_version_is_measured_by_a_file_of_labels(home, films, spark, tmp_path, monkeypatch, capsys, caplog):
     monkeypatch.setattr(spark, "stop", lambda: None)
     toy_models.register(tmp_path, "level", toy_models.LEVEL_CODE, toy_models.LEVEL.to_metadata(), 48_000)

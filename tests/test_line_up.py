@@ -91,6 +91,7 @@ def test_whatever_is_random_is_none():
         assert tone_hz((0.3 * filtered / np.abs(filtered).max()).astype(np.float32), RATE_HZ) is None
 
 
+@pytest.mark.slow
 def test_no_detection_is_made_of_it(spark, module_folder):
     toy_models.register_level(module_folder / "code")
     catalogue = module_folder / "masters"
