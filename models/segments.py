@@ -23,7 +23,10 @@ MIXED_SHARE = 0.2  # two recordings at once, so that of these the first, the sec
 INTENDED_SHARE = 0.35  # with a sound that resembles a defect and is meant (`models.intended`)
 ALONE_SHARE = 0.3  # of those: with nothing beside it, as effects of games are stored
 QUIET_SHARE = 0.25  # of hum and hiss: amplitude on a logarithmic scale
-OVERTONE_SHARE = 0.25  # of hum: with the overtones of mains hum
+MAINS_SHARE = 0.35  # of hum: that of the mains, with overtones that may be stronger than the first tone
+MAINS_HZ = (50.0, 60.0, 100.0, 120.0)  # wires hum at the first two, what rectifies and transforms at twice that
+MAINS_TOLERANCE = 0.002  # mains wander by less; copies run fast or slow by more, seldom
+OVERTONE_SHARE = 0.25  # of the rest: with overtones
 COLOURED_SHARE = 0.4  # of hiss: not white, as that of tape and amplifiers
 ONE_SIDED_SHARE = 0.2  # of distortion: one side is clipped later than the other, or not at all
 OTHER_RATE_SHARE = 0.4  # defects at another rate, from which a scan resamples: what is clipped is not flat then
@@ -40,6 +43,8 @@ CUT_SHARE = 0.4  # of these: it stops or begins there
 OFFSET_SHARE = 0.05  # not centred on zero
 WHISTLE_SHARE = 0.03  # with the whistle of a television's line frequency or the pilot of FM stereo
 WHISTLES_HZ = (15_625.0, 15_734.0, 19_000.0)
+FLOOR_SHARE = 0.15  # with noise that nobody hears: of converters, of what was once on tape
+FLOOR_DB = (-80.0, -58.0)  # of it, beside the sound; the paper's faintest hiss is 40 dB below a voice
 MARGIN_S = 0.1
 LONGEST_INTERVAL_S = 12.0  # of which the peak is taken; longer ones would cost time and change it little
 BIT_RATES = {  # of one channel
@@ -229,6 +234,9 @@ class SegmentSource:
             turns = 2 * np.pi * rng.choice(WHISTLES_HZ) / self.sample_rate_hz * np.arange(own.stop - own.start)
             size = 10.0 ** (rng.uniform(-75.0, -40.0) / 20.0)
             context[own] += (size * np.sin(turns + 1)).astype(np.float32)
+        if rng.random() < FLOOR_SHARE:
+            level = float(np.sqrt(np.mean(np.square(context)))) * 10.0 ** (rng.uniform(*FLOOR_DB) / 20.0)
+            context += np.float32(level) * rng.standard_normal(len(context), dtype=np.float32)
         if rng.random() < MUTED_SHARE:
             context[own] *= muting(own.stop - own.start, self.sample_rate_hz, rng)
 
@@ -257,13 +265,20 @@ class SegmentSource:
 
 def _real(defect: str, rng: np.random.Generator) -> dict[str, Any]:
     """Parameters beyond the paper's for some of the defects, as real ones have them."""
+    if defect == "hum" and rng.random() < MAINS_SHARE:
+        count = int(rng.integers(0, 9))
+        return {
+            "frequency_hz": float(rng.choice(MAINS_HZ) * rng.uniform(1 - MAINS_TOLERANCE, 1 + MAINS_TOLERANCE)),
+            "overtones": rng.lognormal(-1, 1, count).clip(0, 2).tolist(),
+            "overtone_phases_rad": rng.uniform(0, 2 * np.pi, count).tolist(),
+        }
     if defect == "hum" and rng.random() < OVERTONE_SHARE:
         return {"overtones": (rng.lognormal(-1, 1, rng.integers(1, 9)) / 2).clip(0, 1).tolist()}
     if defect == "hiss" and rng.random() < COLOURED_SHARE:
         # No further down: noise that falls by more is air and traffic (`models.intended.ambience`).
         cutoff_hz = float(log_uniform(rng, 6_000, 20_000)) if rng.random() < 0.7 else None
         low_hz = float(log_uniform(rng, 100, 2_000)) if rng.random() < 0.4 else None
-        return {"tilt_db": float(rng.uniform(-2.0, 3.0)), "cutoff_hz": cutoff_hz, "low_hz": low_hz}
+        return {"tilt_db": float(rng.uniform(-3.5, 3.0)), "cutoff_hz": cutoff_hz, "low_hz": low_hz}
     if defect == "distortion" and rng.random() < ONE_SIDED_SHARE:
         return {"sides": tuple(map(float, rng.permutation([1.0, rng.uniform(1.0, 10.0)])))}
     return {}

@@ -121,6 +121,16 @@ def test_overtones_of_a_hum_have_their_levels_and_stay_within_its_amplitude():
     assert np.abs(np.fft.rfft(low[0]))[[1_000, 2_000, 3_000]] / 4_000 == pytest.approx([0.15, 0.075, 0.075], rel=1e-3)
 
 
+def test_overtones_begin_where_their_phases_say():
+    phases_rad, turns = [0.4, 2.0], 2 * np.pi * np.arange(48_000) / 48_000
+    tone, _ = hum.apply(
+        np.zeros((1, 48_000), np.float32), 48_000, np.random.default_rng(0),
+        frequency_hz=50, amplitude=0.4, phase_rad=1.0, overtones=[2.0, 1.0], overtone_phases_rad=phases_rad,
+    )  # fmt: skip
+    expected = 0.1 * np.sin(50 * turns + 1.0) + 0.2 * np.sin(100 * turns + 0.4) + 0.1 * np.sin(150 * turns + 2.0)
+    assert tone[0] == pytest.approx(expected, abs=1e-6)
+
+
 def test_hiss_is_white_bounded_and_independent_by_channel():
     noisy, _ = hiss.apply(np.zeros((2, 96_000), np.float32), 48_000, np.random.default_rng(0), amplitude=0.3)
     assert np.abs(noisy).max() <= 0.3

@@ -117,3 +117,39 @@ def test_what_is_planted_sounds_on_where_the_recording_is_muted(tmp_path, monkey
             shares.append((noisy[silent] != 0.0).mean())
     assert len(shares) > 5
     assert min(shares) > 0.9
+
+
+def test_mains_hum_has_its_pitches_and_overtones():
+    rng = np.random.default_rng(0)
+    drawn = [segments._real("hum", rng) for _ in range(2_000)]
+    mains = [parameters for parameters in drawn if "overtone_phases_rad" in parameters]
+    assert len(mains) / len(drawn) == pytest.approx(segments.MAINS_SHARE, abs=0.03)
+    known_hz = np.array(segments.MAINS_HZ)
+    for parameters in mains:
+        assert np.abs(parameters["frequency_hz"] / known_hz - 1).min() <= segments.MAINS_TOLERANCE
+        assert len(parameters["overtones"]) == len(parameters["overtone_phases_rad"])
+    stronger = [max(parameters["overtones"], default=0.0) > 1.0 for parameters in mains]
+    assert 0.2 < np.mean(stronger) < 0.8  # than the first tone
+
+
+def test_a_floor_of_noise_is_no_defect(tmp_path, monkeypatch):
+    """All segments of a group have it, the clean one as well, far below the sound."""
+    shares = [name for name in vars(segments) if name.endswith("_SHARE")]
+    for name in shares:
+        monkeypatch.setattr(segments, name, 0.0)
+    monkeypatch.setattr(segments, "FLOOR_SHARE", 1.0)
+    monkeypatch.setattr(segments, "through_codec", lambda waveform, rate, rng: waveform)
+    path, time_s = tmp_path / "a.npy", np.arange(48_000 * 20) / 48_000
+    np.save(path, (np.sin(2 * np.pi * 480 * time_s)[None] * 10_000).round().astype(np.int16))
+    source = segments.SegmentSource([path], 48_000, defects=1, intended_share=0.0)
+    rng = np.random.default_rng(3)
+    below_db = []
+    for _ in range(40):
+        (clean, label), _ = source.draw(1.0, rng)
+        assert LABELS[label] == "no_defect"
+        power = np.abs(np.fft.rfft(clean * np.hanning(48_000))) ** 2
+        is_tone = np.abs(np.arange(24_001) - 480) < 5
+        below_db.append(10 * np.log10(power[~is_tone].sum() / power[is_tone].sum()))
+    low, high = segments.FLOOR_DB
+    assert low - 1 < min(below_db) < low + 6
+    assert high - 6 < max(below_db) < high + 1

@@ -34,6 +34,7 @@ def apply(
     amplitude: float,
     phase_rad: float = 0.0,
     overtones: Sequence[float] = (),
+    overtone_phases_rad: Sequence[float] = (),
 ) -> tuple[np.ndarray, np.ndarray]:
     """Add one sine to every channel, with overtones where asked.
 
@@ -46,6 +47,8 @@ def apply(
         phase_rad: phase at the first sample.
         overtones: levels of the second, third ... harmonic relative to the first, as mains hum has them (the paper has
             none); those above the Nyquist frequency are left out. `amplitude` still bounds the sum.
+        overtone_phases_rad: phase of each at the first sample; where none is given, all begin together, as `phase_rad`
+            has the first.
 
     Returns:
         The waveform with the tone, and the mask of changed samples, both (channels, time).
@@ -61,8 +64,9 @@ def apply(
         **{order: size for order, size in enumerate(overtones, 2) if order * frequency_hz < sample_rate / 2},
     }
     bound = amplitude / sum(sizes.values())
+    phases_rad = {order: order * phase_rad for order in sizes} | dict(enumerate(overtone_phases_rad, 2))
     tone = sum(
-        bound * size * np.sin(order * (2.0 * np.pi * frequency_hz * time_s + phase_rad))
+        bound * size * np.sin(order * 2.0 * np.pi * frequency_hz * time_s + phases_rad[order])
         for order, size in sizes.items()
     )
     defective = (waveform + tone).astype(np.float32)
