@@ -183,6 +183,8 @@ def main(argv: list[str]) -> int:
     if "://" in options.out:
         raise AuscultError(f"export: --out {options.out}: expected a local folder; copy the files from there")
 
+    from pyspark.sql import functions as F
+
     from jobs import tables
     from jobs.analyses import of_models
     from jobs.storage import Storage, absolute
@@ -213,6 +215,12 @@ def main(argv: list[str]) -> int:
         count += 1
     titles = len({row["title_id"] for row in rows})
     print(f"{len(rows)} detections in {titles} titles written: {count} files in {options.out}")
+    tracks = sources["tracks"].where(F.col("title_id").isin(options.title)) if options.title else sources["tracks"]
+    if unheard := tracks.where("status <> 'ok'").select("title_id").distinct().count():
+        print(
+            f"of {unheard} titles some or all could not be scored (tracks.status partial or rejected): without a detection "
+            "they have no file here, and are not known to be fine"
+        )
     return 0
 
 

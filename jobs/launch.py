@@ -52,6 +52,21 @@ def default_warehouse() -> str:
     return os.environ.get("AUSCULT_WAREHOUSE") or str(home() / "warehouse")
 
 
+def check_file(option: str, path: Path) -> None:
+    """Refuse a file that cannot be written, before there is work to lose.
+
+    Raises:
+        AuscultError: why.
+    """
+    folder = path.absolute().parent
+    if path.is_dir():
+        raise AuscultError(f"{option} {path}: expected a file to write, found a folder")
+    if not folder.is_dir():
+        raise AuscultError(f"{option} {path}: there is no folder {folder}; make it first")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise AuscultError(f"{option} {path}: the folder {folder} cannot be written")
+
+
 def keep_freed_memory() -> None:
     """Set glibc's allocator in this process as conf/spark-defaults.conf sets it in executors, for what runs a network here.
 

@@ -67,9 +67,11 @@ def from_table(spark: SparkSession, storage: Storage, version: str, base: Points
     Raises:
         AuscultError: there is no such set, or it names none of the models at hand.
     """
-    if not storage.has_table("operating_points"):
+    rows = []
+    if storage.has_table("operating_points"):
+        rows = tables.read(spark, storage, "operating_points").orderBy("version").collect()
+    if not rows:
         raise AuscultError(f"warehouse {storage.root}: it has no operating points yet; jobs/tune.py seeks them")
-    rows = tables.read(spark, storage, "operating_points").orderBy("version").collect()
     known = sorted({row.version for row in rows})
     if version != "latest":
         if not version.isdecimal() or int(version) not in known:

@@ -266,6 +266,7 @@ def _row(title: Title, info: TrackInfo | None) -> dict[str, Any]:
             "encrypted_share": info.encrypted_share,
             "begins_s": info.begins_s,
             "beyond_s": info.beyond_s,
+            "ends_midway": info.ends_midway,
         }
     return row
 

@@ -66,10 +66,12 @@ class Planner:
         )  # fmt: skip
         names = [entry.name for entry in dataclasses.fields(KnownTrack)]
         shared: dict[Any, Any] = {}  # values that many rows have are held once
+        unknown = set(self.retry) - {"all"}
         for batch in rows.toArrow().to_batches(max_chunksize=ROWS_AT_ONCE):
             for row in zip(*(column.to_pylist() for column in batch.columns), strict=True):
                 values = dict(zip(names, row, strict=True))
                 if values["error_code"] is not None and self.retry & {values["error_code"], "all"}:
+                    unknown.discard(values["error_code"])
                     values["error_code"] = INCOMPLETE
                 values["scored_with"] = frozenset(values["scored_with"] or ())
                 for name in ("status", "error_code", "scored_with"):
@@ -80,6 +82,8 @@ class Planner:
                 mine.append(KnownTrack(**values))
                 if values["status"] == "ok" and values["track"] is not None:
                     self.equal.add(values)
+        for code in sorted(unknown):
+            log.warning("--retry %s: no track has that error_code", code)
         return known
 
     def refuse_namesakes(self, titles: list[Title], known: dict[str, list[KnownTrack]]) -> None:

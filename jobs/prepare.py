@@ -16,7 +16,8 @@ from udfs.schemas import TABLES
 
 # A table that is not there yet is registered without columns; the first scan creates it.
 _HIVERC = "".join(
-    f"CREATE TABLE IF NOT EXISTS {name} USING delta LOCATION '${{env:AUSCULT_WAREHOUSE}}/{name}';\n" for name in TABLES
+    f"CREATE TABLE IF NOT EXISTS {name} USING delta LOCATION '${{env:AUSCULT_WAREHOUSE}}/{name}';\n"
+    for name in (*TABLES, "evaluations")
 )
 
 
@@ -35,7 +36,10 @@ def main() -> int:
         "# Written by jobs/prepare.py. spark-sql runs .hiverc from HIVE_CONF_DIR, which names the warehouse's tables.\n"
         'export HIVE_CONF_DIR="${HIVE_CONF_DIR:-${SPARK_CONF_DIR}}"\n'
         f'export AUSCULT_HOME="${{AUSCULT_HOME:-{home}}}"\n'
-        'export AUSCULT_WAREHOUSE="${AUSCULT_WAREHOUSE:-${AUSCULT_HOME}/warehouse}"\n'
+        'AUSCULT_WAREHOUSE="${AUSCULT_WAREHOUSE:-${AUSCULT_HOME}/warehouse}"\n'
+        "# A relative path is the user's, as the jobs take it, and not Spark's.\n"
+        'case "$AUSCULT_WAREHOUSE" in /* | *://*) ;; *) AUSCULT_WAREHOUSE="$PWD/$AUSCULT_WAREHOUSE" ;; esac\n'
+        "export AUSCULT_WAREHOUSE\n"
     )
     (conf / ".hiverc").write_text(_HIVERC)
     # pyspark's scripts look for Spark beside themselves under this name, before they ask whatever

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from jobs.launch import PROJECT, AuscultError, default_warehouse, log, run, session
+from jobs.launch import PROJECT, AuscultError, check_file, default_warehouse, log, run, session
 
 if TYPE_CHECKING:
     from jobs.report_content import Entry, Report
@@ -266,15 +266,11 @@ def check_out(out: Path, *, is_folder: bool) -> None:
     Raises:
         AuscultError: why.
     """
-    where = out if is_folder and out.exists() else out.absolute().parent
-    if is_folder and out.exists() and not out.is_dir():
-        raise AuscultError(f"--out {out}: expected a folder (--folder), found a file")
     if not is_folder and out.is_dir():
         raise AuscultError(f"--out {out}: expected a file to write, found a folder; --folder writes one")
-    if not where.is_dir():
-        raise AuscultError(f"--out {out}: there is no folder {where}; make it first")
-    if not os.access(where, os.W_OK | os.X_OK):
-        raise AuscultError(f"--out {out}: the folder {where} cannot be written")
+    if is_folder and out.exists() and not out.is_dir():
+        raise AuscultError(f"--out {out}: expected a folder (--folder), found a file")
+    check_file("--out", out / "index.html" if is_folder and out.exists() else out)
 
 
 def main(argv: list[str]) -> int:

@@ -18,7 +18,7 @@ def _table(head: Iterable[str], rows: Iterable[Iterable[Any]]) -> str:
             return (
                 f'<td class="number">{value:,}</td>'
                 if isinstance(value, int)
-                else f'<td class="number">{value:,.1f}</td>'
+                else f'<td class="number">{value:,.2f}</td>'
             )
         return f"<td>{'' if value is None else shown(value)}</td>"
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from jobs import csv_table
-from jobs.launch import PROJECT, AuscultError, default_warehouse, log, run, session
+from jobs.launch import PROJECT, AuscultError, check_file, default_warehouse, log, run, session
 from jobs.literals import literal_frame
 from jobs.verdict_file import NOTHING_IMPORTED, Verdict, check_agreement, read_verdicts, sift, vocabulary
 
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 EPOCH = datetime.fromtimestamp(0, UTC)
 MOST_TOLD = 10  # lines of a file, in a message
+DIGITS = 6  # behind the point, of numbers written
 # What is the same sound: measured on music through MP3 at 64 kbit/s and cut elsewhere, 0.025 to 0.046 of the bits differ and
 # 30 to 60 items of 18 s are the same; of unrelated recordings, 0.35 and none.
 LEAST_ITEMS, MOST_BIT_ERROR = 5, 0.12
@@ -304,6 +305,10 @@ def main(argv: list[str]) -> int:
     for name in ("--model", "--old", "--new"):
         compare.add_argument(name, required=True)
     options = parser.parse_args(argv)
+    if options.what == "queue" and options.limit < 1:
+        parser.error(f"--limit: expected at least 1, found {options.limit}")
+    if options.out is not None:
+        check_file("--out", options.out)
     rows = []
     if options.what == "import":  # before Spark starts: a typing error should cost a second
         rows = read_verdicts(options.verdicts, vocabulary(options.vocabulary), options.reviewer)
@@ -392,8 +397,10 @@ def _write(frame: "DataFrame", out: Path | None, *, for_filling: bool) -> None:
         count = 0
         for row in tables.times_as_text(frame).collect():
             values = row.asDict()
-            shown = [f"{value:.4g}" if isinstance(value, float) and not name.endswith("_s") else csv_table.cell(value)
-                     for name, value in ((name, values[name]) for name in names)]  # fmt: skip
+            shown = [
+                f"{round(value, DIGITS):.15g}" if isinstance(value, float) else csv_table.cell(value)
+                for value in (values[name] for name in names)
+            ]
             writer.writerow([*shown, *("" for _ in blank)])
             count += 1
     if out is not None:

@@ -137,11 +137,12 @@ def main(argv: list[str]) -> int:
             except Exception as error:  # what went wrong first is to be told; the next scan finds this one dead
                 log.info("the table scans goes without this scan's end: %s", tables.first_line(error))
             raise
-        tables.end_scan(spark, storage, {**row, **scan.figures(), "state": "finished"})
+        figures = scan.figures()
+        tables.end_scan(spark, storage, {**row, **figures, "state": "finished"})
         storage.delete(f"{tables.STAGING}/{scan_id}")
     if options.limit is None and (line := gone.told(spark, storage, catalogue)) is not None:
         log.info("%s", line)
-    print_result(spark, storage, scan_id, scan.tally, scan.figures(), has_many=len(models) > 1)
+    print_result(spark, storage, scan_id, scan.tally, figures, has_many=len(models) > 1)
     share = scan.tally.rejected_titles / len(titles)
     if share > settings.max_rejected_share:
         print(

@@ -73,6 +73,8 @@ def arguments(argv: list[str]) -> argparse.Namespace:
         parser.error("--loudness-lufs: expected a level between -60 and 0")
     if not 0 <= options.one_channel_share <= 1:
         parser.error("--one-channel-share: expected a share between 0 and 1")
+    if options.limit is not None and options.limit < 1:
+        parser.error(f"--limit: expected at least 1, found {options.limit}")
     options.format = options.format or ["flac"]
     options.version = options.version or [CLEAN, *OF_TASK[options.defects]]
     return options
@@ -157,7 +159,12 @@ def main(argv: list[str]) -> int:
         f"{figures[0]} files, {figures[1] or 0:.2f} audio hours, {planted} planted intervals"
         + (f", {len(failed)} files left out" if failed else "")
     )
-    print(f"scan them: spark-submit jobs/scan.py --catalogue {options.out}/titles")
+    print(
+        f"measure a model by them: spark-submit jobs/evaluate.py --catalogue {options.out} --model models:/NAME/VERSION"
+    )
+    print(
+        f"or scan them: spark-submit jobs/scan.py --catalogue {options.out}/titles --warehouse {options.out}/warehouse"
+    )
     return 0 if len(failed) < len(rows) else 1
 
 

@@ -39,6 +39,7 @@ class Storage:
     """
 
     def __init__(self, spark: SparkSession, root: str) -> None:
+        self._spark = spark
         self._jvm: Any = spark._jvm
         self.root = root.rstrip("/")
         configuration = spark._jsc.hadoopConfiguration()  # type: ignore[attr-defined]
@@ -56,8 +57,10 @@ class Storage:
         return bool(self._fs.exists(self._path(name)))
 
     def has_table(self, name: str) -> bool:
-        """Whether a Delta table of that name is there."""
-        return self.exists(f"{name}/_delta_log")
+        """Whether a Delta table of that name is there: with columns, which one that was only named in a SQL shell lacks."""
+        if not self.exists(f"{name}/_delta_log"):
+            return False
+        return bool(self._spark.read.format("delta").load(self.locate(name)).columns)
 
     def folders(self, name: str) -> list[str]:
         """Names of the folders directly below a folder, sorted; empty where it does not exist."""

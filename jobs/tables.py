@@ -64,9 +64,7 @@ def prepare(spark: SparkSession, storage: Storage) -> None:
             location = storage.locate(name)
             if DeltaTable.isDeltaTable(spark, location):
                 found = {field.name: field.dataType for field in spark.read.format("delta").load(location).schema}
-                if not found:  # registered by name in a SQL shell before the first scan
-                    storage.delete(name)
-                else:
+                if found:
                     add_columns(spark, storage, name, [field for field in schema if field.name not in found])
                     if wrong := [
                         field.name for field in schema if found.get(field.name, field.dataType) != field.dataType
@@ -97,7 +95,9 @@ def create(spark: SparkSession, location: str, schema: StructType) -> None:
 
     Every chunk adds small files; Delta merges them by itself after a commit that leaves more than fifty.
     """
-    table = DeltaTable.createIfNotExists(spark).location(location).addColumns(schema)
+    is_named_only = DeltaTable.isDeltaTable(spark, location) and not spark.read.format("delta").load(location).columns
+    maker = DeltaTable.replace(spark) if is_named_only else DeltaTable.createIfNotExists(spark)
+    table = maker.location(location).addColumns(schema)
     table.property("delta.enableDeletionVectors", "false").property("delta.autoOptimize.autoCompact", "true").execute()
 
 
@@ -167,8 +167,6 @@ def names(spark: SparkSession, storage: Storage) -> list[str]:
         AuscultError: there is none.
     """
     found = [name for name in storage.folders("") if storage.has_table(name)]
-    # A table that was only named in a SQL shell has no columns yet.
-    found = [name for name in found if read(spark, storage, name).columns]
     if not found:
         raise AuscultError(f"warehouse {storage.root}: there are no tables; scan first or give another --warehouse")
     return found

@@ -24,7 +24,7 @@ def outcome(track: dict[str, Any], mine: list[dict[str, Any]], scan_id: str) -> 
     failed = next((report for report in mine if report["error_code"] is not None), None)
     declared_s, duration_s = row.pop("declared_s", None), row["duration_s"]
     expected_s = duration_s - row.pop("begins_s", 0.0)  # what an earlier version staged has none
-    beyond_s = row.pop("beyond_s", 0.0)
+    beyond_s, ends_midway = row.pop("beyond_s", 0.0), row.pop("ends_midway", False)
     if encrypted_share := row.pop("encrypted_share", 0.0):
         row["error_code"] = "encrypted"
         row["error"] = f"{encrypted_share:.0%} of the track is scrambled and was not scored; deliver it decrypted"
@@ -33,6 +33,12 @@ def outcome(track: dict[str, Any], mine: list[dict[str, Any]], scan_id: str) -> 
     elif is_cut_short(declared_s, duration_s):
         row["error_code"] = "truncated"
         row["error"] = f"the header announces {declared_s:.1f} s, the file holds {duration_s:.1f} s; deliver it again"
+    elif ends_midway:
+        row["error_code"] = "truncated"
+        row["error"] = (
+            f"the file ends in the middle of a page, {duration_s:.1f} s from its beginning; how much is missing nothing says: "
+            f"deliver it again"
+        )
     elif row["decoded_s"] < expected_s - max(SHORTFALL_S, 0.01 * expected_s):
         row["error_code"] = "short_decode"
         row["error"] = f"the packets announce {expected_s:.1f} s, {row['decoded_s']:.1f} s could be decoded"

@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jobs.launch import DEFAULT_MODEL_URI, PROJECT, AuscultError, default_warehouse, log, run, session
+from jobs.launch import DEFAULT_MODEL_URI, PROJECT, AuscultError, check_file, default_warehouse, log, run, session
 
 if TYPE_CHECKING:
     import numpy as np
@@ -76,6 +76,8 @@ def main(argv: list[str]) -> int:
     from jobs.storage import Storage, absolute
     from jobs.tuning import Objective
 
+    if options.curve is not None:
+        check_file("--curve", options.curve)
     spark = session("auscult tune")
     storage = Storage(spark, absolute(options.warehouse))
     tables.require(storage, "segments")
@@ -132,8 +134,9 @@ def main(argv: list[str]) -> int:
     ]
     version = operating_points.add(spark, storage, rows, curves)
     print(f"written: {storage.root}/operating_points, version {version}; to use it:")
-    print(f"  spark-submit jobs/detect.py --operating-points {version}    (stored scores)")
-    print(f"  spark-submit jobs/scan.py --operating-points {version} ...  (what is scanned from now on)")
+    where = "" if options.warehouse == default_warehouse() else f" --warehouse {options.warehouse}"
+    print(f"  spark-submit jobs/detect.py{where} --operating-points {version}    (stored scores)")
+    print(f"  spark-submit jobs/scan.py{where} --operating-points {version} ...  (what is scanned from now on)")
     return 0
 
 

@@ -43,7 +43,7 @@ def cut_off(maker: Maker) -> None:
             **(
                 partial("truncated", most_s=0.01)  # four samples
                 if suffix == ".wav"
-                else rejected("not_media", "no_audio", "no_samples", "decode_errors", "short_decode")
+                else rejected("not_media", "no_index", "no_audio", "no_samples", "decode_errors", "short_decode")
             ),
         )
     fast = _faststart(maker)
@@ -53,7 +53,7 @@ def cut_off(maker: Maker) -> None:
         fast[: len(fast) * 6 // 10],
         **partial("truncated", "decode_errors", "short_decode", least_s=0.5, most_s=2.6),
     )
-    maker.add("no moov.mp4", "no moov", _without(maker.good(".mp4"), b"moov"), **rejected("not_media", "no_audio"))
+    maker.add("no moov.mp4", "no moov", _without(maker.good(".mp4"), b"moov"), **rejected("no_index"))
     maker.add(
         "no mdat.mp4",
         "no moov",
@@ -64,7 +64,7 @@ def cut_off(maker: Maker) -> None:
         "only moov size.mp4",
         "no moov",
         b"\0\0\0\x18ftypisom\0\0\2\0isomiso2" + b"\xff\xff\xff\xffmoov",
-        **rejected("not_media", "no_audio"),
+        **rejected("no_index"),
     )
 
 

@@ -15,7 +15,7 @@ from pyspark.sql.types import DecimalType
 from scipy.stats import binomtest
 from sklearn.metrics import cohen_kappa_score
 
-from jobs import review, sql, tables
+from jobs import export, operating_points, review, sql, tables
 from jobs.analyses import analysis, sought
 from jobs.launch import PROJECT, AuscultError
 from jobs.storage import Storage
@@ -260,6 +260,34 @@ def test_versions_and_rates(analyse):
     assert (rates["1"]["audio_h"], rates["2"]["audio_h"]) == (3.0, 2.0)
 
 
+def test_tables_that_were_only_named_in_a_sql_shell_are_not_there(spark, tmp_path, monkeypatch):
+    """`spark-sql` names a warehouse's tables before the first scan, which makes them without columns."""
+    monkeypatch.setattr(spark, "stop", lambda: None)
+    for name in ("detections", "tracks", "reviews", "operating_points"):
+        spark.sql(f"CREATE TABLE named_{name} USING delta LOCATION '{tmp_path}/{name}'")
+        spark.sql(f"DROP TABLE named_{name}")
+    for job, options in ((review, ["queue"]), (export, ["--out", str(tmp_path / "out"), "--format", "csv"])):
+        with pytest.raises(AuscultError, match="there is no table detections; scan first"):
+            job.main([*options, "--warehouse", str(tmp_path)])
+    storage = Storage(spark, str(tmp_path))
+    assert not storage.has_table("reviews")
+    with pytest.raises(AuscultError, match="it has no operating points yet"):
+        operating_points.from_table(spark, storage, "latest", {})
+    tables.prepare(spark, storage)
+    assert tables.read_reviews(spark, storage).columns == REVIEWS.names
+    assert storage.has_table("detections")
+
+
+def test_numbers_keep_their_digits(spark, warehouse, tmp_path, monkeypatch):
+    monkeypatch.setattr(spark, "stop", lambda: None)
+    storage = warehouse([detection("a", start_s=12_345.678, end_s=12_400.0, score=0.99999)], [track("a")])
+    out = tmp_path / "todo.csv"
+    assert review.main(["queue", "--warehouse", storage.root, "--out", str(out)]) == 0
+    with out.open(newline="") as file:
+        [line] = csv.DictReader(file)
+    assert (line["start_s"], line["peak_score"]) == ("12345.678", "0.99999")
+
+
 def test_a_filled_in_queue_comes_back(spark, warehouse, tmp_path, monkeypatch):
     monkeypatch.setattr(spark, "stop", lambda: None)
     title = '=HYPERLINK("a "quoted", title\nof two lines")'
@@ -329,6 +357,10 @@ def test_what_else_is_wrong_is_told(spark, warehouse, tmp_path, monkeypatch):
     assert not rows_of(spark, storage, "verdicts")[0]["verdict"]  # all or nothing
     with pytest.raises(AuscultError, match="scan first"):
         review.main(["precision", "--warehouse", str(tmp_path / "none")])
+    with pytest.raises(AuscultError, match=r"--out .*there is no folder .*; make it first"):
+        review.main(["queue", "--warehouse", storage.root, "--out", str(tmp_path / "nowhere" / "todo.csv")])
+    with pytest.raises(SystemExit):
+        review.main(["queue", "--warehouse", storage.root, "--limit", "0"])
 
 
 def test_a_clock_that_is_a_little_ahead_is_no_error(tmp_path):

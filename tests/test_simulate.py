@@ -111,6 +111,8 @@ def test_titles_are_brought_to_a_loudness(spark, clean, tmp_path):
         assert measure([levelled], 48_000, layout)[0] == pytest.approx(-23.0, abs=0.15)
     with pytest.raises(SystemExit):
         simulate.main(["--catalogue", str(clean), "--out", str(tmp_path / "no"), "--loudness-lufs", "3"])
+    with pytest.raises(SystemExit):
+        simulate.main(["--catalogue", str(clean), "--out", str(tmp_path / "no"), "--limit", "-1"])
 
 
 @pytest.mark.parametrize(

@@ -398,6 +398,8 @@ def test_bad_input_is_named(place, tmp_path, capsys):
     (place / "clean.csv").write_text("title_id,defect\nt01,\nt02,\n")
     with pytest.raises(AuscultError, match="no defect has a point"):
         run(place, labels="clean.csv")
+    with pytest.raises(AuscultError, match=r"--curve .*there is no folder"):
+        run(place, "--curve", str(tmp_path / "nowhere" / "curve.csv"))
     for text, said in [
         ("a: 1", "expected the keys"),
         ("thresholds: [2]\nwindows_s: [1]\nfolds: 5\nresamples: 1\nseed: 0", "thresholds"),

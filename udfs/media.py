@@ -11,7 +11,7 @@ import av
 import av.error
 from av.stream import Discard
 
-from udfs import encryption
+from udfs import cut_off, encryption
 from udfs.packets import PacketMeasure
 
 # Demuxers that may open a file. FFmpeg picks a demuxer by content, whatever the file's name, and
@@ -146,6 +146,7 @@ class TrackInfo:
     encrypted_share: float = 0.0  # of the packets; what is not encrypted can be scanned
     begins_s: float = 0.0  # of `duration_s`: how long the title runs before the track begins
     beyond_s: float = 0.0  # how much more the file holds than its header says, which no player plays
+    ends_midway: bool = False  # the file ends within a page of its container
 
 
 def describe(error: Exception) -> str:
@@ -162,7 +163,7 @@ def open_media(path: str) -> Iterator[av.container.InputContainer]:
     handed to FFmpeg by descriptor, with demuxers and protocols on an allow list.
 
     Raises:
-        MediaError: not_found, symlink, not_a_file, empty, unreadable, storage_error, not_media.
+        MediaError: not_found, symlink, not_a_file, empty, unreadable, storage_error, no_index, not_media.
     """
     try:
         status = os.lstat(path)
@@ -194,6 +195,11 @@ def open_media(path: str) -> Iterator[av.container.InputContainer]:
                 metadata_errors="replace",
             )
         except (av.error.FFmpegError, ValueError, OSError) as error:
+            if cut_off.lacks_index(descriptor):
+                raise MediaError(
+                    "no_index",
+                    "an MP4 or QuickTime file without its index (moov), whose recording or copying broke off; deliver it again",
+                ) from error
             raise MediaError(
                 "not_media", f"expected an audio or video file, but no allowed format opens it: {describe(error)}"
             ) from error
@@ -283,6 +289,9 @@ def probe(path: str, progress: Callable[[], None] = lambda: None) -> list[TrackI
                     track.declared_s *= _riff_excess(path)
         if container_name == "wav":
             tracks[0].beyond_s = _beyond_data_s(path)
+        if container_name == "ogg" and cut_off.ends_within_page(path):
+            for track in tracks:
+                track.ends_midway = True
         return tracks
 
 

@@ -47,7 +47,11 @@ TRACKS = StructType(
         _column("channels", IntegerType(), "Channels of the track, count"),
         _column("channel_layout", StringType(), "Channel layout (FFmpeg's name, such as stereo or 5.1)"),
         _column("duration_s", DoubleType(), "Length of the track by its packets, seconds"),
-        _column("decoded_s", DoubleType(), "Audio that was decoded, seconds; below duration_s where some is damaged"),
+        _column(
+            "decoded_s",
+            DoubleType(),
+            "Audio that was decoded, seconds; below duration_s by what a codec pads, and by more where some is damaged",
+        ),
         _column("status", StringType(), "ok, partial (some audio not scored) or rejected (none scored)"),
         _column("error_code", StringType(), "Why the track is partial or rejected, short code; NULL where ok"),
         _column("error", StringType(), "Why the track is partial or rejected, in words; NULL where ok"),
