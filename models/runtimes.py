@@ -27,7 +27,9 @@ def openvino_model(network: "Network") -> Any:
         ModuleNotFoundError: OpenVINO is not installed.
     """
     if not is_installed("openvino"):
-        raise ModuleNotFoundError("runtime openvino: expected the package openvino; pip install 'auscult[openvino]'")
+        raise ModuleNotFoundError(
+            "runtime openvino: expected the package openvino, the wheel's extra of that name; pip install openvino"
+        )
     import torch
     from openvino.frontend import FrontEndManager
     from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
