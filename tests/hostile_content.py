@@ -30,7 +30,9 @@ def cut_off(maker: Maker) -> None:
         data = maker.good(suffix)
         half = data[: len(data) // 2]
         if suffix in (".m4a", ".mp4"):  # the index comes last
-            expected = rejected("not_media", "no_audio", "no_packets")
+            expected = rejected("no_index")
+        elif suffix == ".opus":
+            expected = partial("truncated", least_s=0.5, most_s=2.6)
         elif suffix in declared:
             expected = partial("truncated", "decode_errors", "short_decode", least_s=0.5, most_s=2.6)
         else:
@@ -64,7 +66,7 @@ def cut_off(maker: Maker) -> None:
         "only moov size.mp4",
         "no moov",
         b"\0\0\0\x18ftypisom\0\0\2\0isomiso2" + b"\xff\xff\xff\xffmoov",
-        **rejected("no_index"),
+        **rejected("not_media", "no_audio"),
     )
 
 
@@ -179,7 +181,7 @@ def damaged_packets(maker: Maker) -> None:
             **either(
                 ok(SECONDS, 1.9),
                 partial("decode_errors", "time_jumps", "short_decode", "truncated", "format_changes", least_s=0.8),
-                rejected("not_media", "no_audio", "no_packets")
+                rejected("no_index", "no_audio", "no_packets")
                 if suffix in (".m4a", ".mp4")
                 else partial("decode_errors", least_s=0.8),
             ),

@@ -105,7 +105,10 @@ def test_what_a_header_announces_is_said_of_its_own_file(scanned, place, spark):
     found = spark.read.format("delta").load(str(place / "warehouse" / "detections"))
     said = {(row.title_id, row.track) for row in found.where("defect = 'missing_audio'").collect()}
     rows = [row for rows in scanned[1].values() for row in rows]
-    lying = {(row.title_id, row.track) for row in rows if row.error_code == "truncated"}
+    # An Ogg file that is cut off does not say by how much.
+    lying = {
+        (row.title_id, row.track) for row in rows if row.error_code == "truncated" and "nothing says" not in row.error
+    }
     assert len(lying) >= 3
     assert lying <= said
     assert not said & {(row.title_id, row.track) for row in rows if row.status == "ok"}
