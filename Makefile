@@ -8,7 +8,7 @@ SLOW ?= slow
 DEMO := $(if $(filter var/demo,$(CATALOGUE)),1)
 export AUSCULT_HOME ?= $(CURDIR)/var
 .DEFAULT_GOAL := help
-.PHONY: help setup scan demo-table register test test-slow chaos audit check bench bench-peers bench-gpu bench-growth bench-serving bench-size bench-training bench-tuning bench-meant bench-delivery bench-filter bench-localisation bench-together evaluate evaluate-r128 evaluate-clicks evaluate-mp3-glitches lock dist
+.PHONY: help setup scan demo-table register test test-slow chaos audit check bench bench-peers bench-gpu bench-growth bench-serving bench-size bench-training bench-tuning bench-meant bench-relatives bench-delivery bench-filter bench-localisation bench-together evaluate evaluate-r128 evaluate-clicks evaluate-mp3-glitches lock dist
 
 help: ## print this help
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -82,6 +82,9 @@ bench-tuning: register ## what tuned operating points are worth, on simulated ti
 
 bench-meant: register ## what the default detector says of sounds that are meant and resemble defects
 	$(BIN)/python -m tests.bench.meant
+
+bench-relatives: setup ## what the default detector says of defects other than the paper's: mains hum, pink noise, coded clipping
+	$(BIN)/python -m tests.bench.relatives
 
 bench-delivery: setup ## what the default detector hears of titles at other sample rates, and turned down
 	$(BIN)/python -m tests.bench.delivery
