@@ -8,6 +8,7 @@ from pyspark.sql import Column, DataFrame, Row, SparkSession, Window
 from pyspark.sql import functions as F
 
 from jobs import sql, tables
+from jobs.analyses import model_key
 from jobs.launch import AuscultError
 from jobs.lease import Lease
 from jobs.literals import literal_frame
@@ -157,7 +158,7 @@ def check(spark: SparkSession, storage: Storage) -> Findings:
 
 def _channels(segments: DataFrame) -> DataFrame:
     """One row per title x content x track x channel x model version, as jobs/sql/problems.sql reads it."""
-    key = F.concat_ws("/", "model", "model_version").alias("key")
+    key = model_key().alias("key")
     grouped = segments.groupBy("title_id", "content_hash", "track", "channel", key).agg(
         F.count("*").alias("rows"),
         F.array_sort(F.collect_set("start_s")).alias("starts"),

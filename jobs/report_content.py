@@ -22,7 +22,7 @@ class Entry:
         scores: of its segments, in order.
         shown: time axis.
         clip: what the clip holds, if there is one.
-        event: the strongest of its events; of models that score whole segments, all of it.
+        event: of a brief one the strongest of its events, else all of it.
         notes: what else to say of it.
         warnings: what is missing, and why.
         picture: source of the picture; None where there is none.

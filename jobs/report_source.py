@@ -1,7 +1,7 @@
 """What a report is made from: the rows of a warehouse, and a picture and a clip of each detection, cut on the executors."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -181,7 +181,7 @@ class Source:
     def scores(self, detections: list[dict[str, Any]]) -> dict[int, list[Score]]:
         """Scores of the segments around each detection, the largest over its channels, by its index."""
         found = (
-            self._segments_of(detections, HANDLE_S)
+            self._segments_of(enumerate(detections), HANDLE_S)
             .withColumn("score", F.expr("try_element_at(scores, defect)"))
             .where("score IS NOT NULL AND NOT isnan(score)")
             .groupBy("number", "start_s")
@@ -192,9 +192,12 @@ class Source:
         return {row.number: [(float(a), float(b), float(c)) for a, b, c in row.scores] for row in found.collect()}
 
     def strongest_events(self, detections: list[dict[str, Any]]) -> dict[int, Window]:
-        """The event with the largest score in each detection, of equals the first, by its index; of models with events."""
+        """The event with the largest score in each brief detection, of equals the first, by its index in all of them."""
+        brief = [(number, row) for number, row in enumerate(detections) if row["detected_s"] <= BRIEF_S]
+        if not brief:  # nothing else needs them
+            return {}
         found = (
-            self._segments_of(detections, 0.0)
+            self._segments_of(brief, 0.0)
             .select("number", "defect", "from_s", "to_s", F.inline("events"))
             .where("label = defect AND start_s < to_s AND end_s > from_s")
             .groupBy("number")
@@ -202,13 +205,13 @@ class Source:
         )
         return {row.number: Window(row.event.start_s, row.event.end_s) for row in found.collect()}
 
-    def _segments_of(self, detections: list[dict[str, Any]], around_s: float) -> DataFrame:
-        """Segments of the channels of detections, with the `number` of each, its defect and the bounds looked in."""
+    def _segments_of(self, detections: Iterable[tuple[int, dict[str, Any]]], around_s: float) -> DataFrame:
+        """Segments of the channels of numbered detections, with the `number`, defect and bounds looked in of each."""
         columns = ("title_id", "track", "content_hash", "model", "model_version")
         rows = [
             (number, *(row[name] for name in columns), row["defect"], list(row["channels"] or []),
              row["start_s"] - around_s, row["end_s"] + around_s)
-            for number, row in enumerate(detections)
+            for number, row in detections
         ]  # fmt: skip
         wanted = literal_frame(
             self.spark,

@@ -5,6 +5,7 @@ import os
 import uuid
 from typing import Any
 
+from delta.tables import DeltaTable
 from pyspark.sql import SparkSession
 
 from jobs.launch import AuscultError
@@ -58,9 +59,10 @@ class Storage:
 
     def has_table(self, name: str) -> bool:
         """Whether a Delta table of that name is there: with columns, which one that was only named in a SQL shell lacks."""
-        if not self.exists(f"{name}/_delta_log"):
+        location = self.locate(name)
+        if not DeltaTable.isDeltaTable(self._spark, location):
             return False
-        return bool(self._spark.read.format("delta").load(self.locate(name)).columns)
+        return bool(self._spark.read.format("delta").load(location).columns)
 
     def folders(self, name: str) -> list[str]:
         """Names of the folders directly below a folder, sorted; empty where it does not exist."""

@@ -62,19 +62,16 @@ def prepare(spark: SparkSession, storage: Storage) -> None:
         storage.make_folder(STAGING)
         for name, schema in TABLES.items():
             location = storage.locate(name)
-            if DeltaTable.isDeltaTable(spark, location):
-                found = {field.name: field.dataType for field in spark.read.format("delta").load(location).schema}
-                if found:
-                    add_columns(spark, storage, name, [field for field in schema if field.name not in found])
-                    if wrong := [
-                        field.name for field in schema if found.get(field.name, field.dataType) != field.dataType
-                    ]:
-                        raise AuscultError(
-                            f"warehouse {storage.root}: table {name} has columns {wrong} of other types than this version's; "
-                            "take another --warehouse"
-                        )
-                    continue
-            create(spark, location, schema)
+            if not storage.has_table(name):
+                create(spark, location, schema)
+                continue
+            found = {field.name: field.dataType for field in spark.read.format("delta").load(location).schema}
+            add_columns(spark, storage, name, [field for field in schema if field.name not in found])
+            if wrong := [field.name for field in schema if found.get(field.name, field.dataType) != field.dataType]:
+                raise AuscultError(
+                    f"warehouse {storage.root}: table {name} has columns {wrong} of other types than this version's; "
+                    "take another --warehouse"
+                )
     except AuscultError:
         raise
     except Exception as error:

@@ -236,7 +236,7 @@ class SegmentSource:
             context[own] += (size * np.sin(turns + 1)).astype(np.float32)
         if rng.random() < FLOOR_SHARE:
             level = float(np.sqrt(np.mean(np.square(context)))) * 10.0 ** (rng.uniform(*FLOOR_DB) / 20.0)
-            context += np.float32(level) * rng.standard_normal(len(context), dtype=np.float32)
+            context[own] += np.float32(level) * rng.standard_normal(own.stop - own.start, dtype=np.float32)
         if rng.random() < MUTED_SHARE:
             context[own] *= muting(own.stop - own.start, self.sample_rate_hz, rng)
 

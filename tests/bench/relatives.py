@@ -21,6 +21,7 @@ from models import checkpoint
 from models.cnn6 import LABELS
 from models.codecs import recode
 from models.serving import Classifier
+from tests.bench.meant import level
 from tests.bench.tuning import clean_recordings, excerpt
 
 HOME = Path(__file__).resolve().parent.parent.parent / "var" / "bench-relatives"
@@ -30,11 +31,6 @@ EXCERPTS = int(os.environ.get("BENCH_EXCERPTS", "12"))
 RMS_DB = -23.0
 SEED = 20261128
 Breaks = Callable[[np.ndarray, np.random.Generator], np.ndarray]  # both (samples,)
-
-
-def level(waveform: np.ndarray, decibels: float) -> np.ndarray:
-    """A waveform brought to an RMS, decibels of full scale."""
-    return waveform * 10 ** (decibels / 20) / np.sqrt(np.mean(np.square(waveform)))
 
 
 def hum(pitch_hz: float, decibels: float, *overtones: float) -> Breaks:
